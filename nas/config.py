@@ -1,0 +1,453 @@
+"""The study file: what to search, on what, for what, within what.
+
+In: a YAML file (and settings of the command line). Out: a `StudyConfig`, checked without torch,
+and its *resolved* form: plain values with every default filled in and the space written out,
+which the store keeps and compares when the study goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field
+
+from nas import catalog
+from nas.errors import InputError, StudyError, did_you_mean
+from nas.objectives import Objective, named_objective
+from nas.records import Schedule, TaskReference
+from nas.space.architecture import Architecture, check_value
+from nas.space.check import check_count, check_known
+from nas.space.constraints import Constraint, Count, Figure
+from nas.space.load import find_file, space_from_mapping
+from nas.space.schema import Words, validate
+from nas.space.space import Space
+from nas.space.yaml_lines import Lines, load_yaml, parse_value
+from nas.specs import task_spec
+from nas.specs.tasks import TaskSpec
+from nas.units import parse_bytes, parse_number
+
+# What may differ when a study goes on; anything else makes another study.
+CHANGEABLE = ("trials",)
+
+# Options of samplers and the sampler that each belongs to.
+SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
+
+# Arguments of lightning.Trainer that a study may give.
+TRAINER_KEYS = (
+    "accelerator",
+    "benchmark",
+    "callbacks",
+    "detect_anomaly",
+    "deterministic",
+    "devices",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "log_every_n_steps",
+    "logger",
+    "num_nodes",
+    "plugins",
+    "precision",
+    "profiler",
+    "strategy",
+    "sync_batchnorm",
+)
+# Arguments of lightning.Trainer that the study sets itself, and where to say it instead.
+OWN_KEYS = {
+    "max_steps": "budget",
+    "max_epochs": "budget",
+    "max_time": "budget",
+    "gradient_clip_val": "training.gradient_clip in the space",
+    "enable_checkpointing": "nothing: every rung writes a checkpoint",
+    "default_root_dir": "--files",
+}
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# A whole number that may be written 1e6.
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class BudgetWords(Words):
+    """`budget: {tokens: 200_000, rungs: 3}`."""
+
+    tokens: Whole | None = Field(None, ge=1)
+    bytes: Whole | None = Field(None, ge=1)
+    flops: float | int | None = Field(None, gt=0)
+    rungs: int = Field(1, ge=1, le=12)
+    rung_ratio: int = Field(2, ge=2)
+    tokens_per_step: int = Field(4096, ge=1)
+
+
+class ObjectiveWords(Words):
+    """`{name: …, direction: …, limit: …}`."""
+
+    name: str
+    direction: str | None = None
+    limit: float | int | str | None = None
+
+
+class SamplerWords(Words):
+    """`{name: nsga2, population: 16}`."""
+
+    name: str
+    population: int | None = Field(None, ge=2)
+    startup: int | None = Field(None, ge=1)
+
+
+class StudyFile(Words):
+    """A whole study file."""
+
+    name: str = Field(min_length=1, max_length=200)
+    space: str | dict[str, Any]
+    override: dict[str, Any] = {}
+    task: str | dict[str, Any]
+    objectives: list[str | ObjectiveWords] = Field(min_length=2)
+    budget: BudgetWords
+    constraints: list[str] = []
+    trials: int = Field(ge=1)
+    sampler: str | SamplerWords = "nsga2"
+    seed: int = Field(0, ge=0)
+    trainer: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyConfig:
+    """A checked study.
+
+    Attributes:
+        name: of the study in its store.
+        space: with the override applied and the study's constraints added.
+        task: by name, with its options.
+        objectives: two or more.
+        budget: of one candidate.
+        trials: distinct candidates to train in total.
+        sampler: its name and settings.
+        seed: of everything that is drawn.
+        trainer: arguments for lightning.Trainer.
+        resolved: the same in plain values, for the store.
+    """
+
+    name: str
+    space: Space
+    task: TaskReference
+    objectives: tuple[Objective, ...]
+    budget: BudgetWords
+    trials: int
+    sampler: SamplerWords
+    seed: int
+    trainer: tuple[tuple[str, Any], ...]
+    resolved: Mapping[str, Any]
+
+    def schedule(self, flops_per_step: float) -> Schedule:
+        """How the budget of a candidate is spent.
+
+        Args:
+            flops_per_step: training FLOPs of one of its steps; matters where the budget is FLOPs.
+
+        Raises:
+            StudyError: the budget is smaller than one step a rung.
+        """
+        steps = rung_steps(self.budget, flops_per_step=flops_per_step)
+        return Schedule(tokens_per_step=self.budget.tokens_per_step, rung_steps=steps)
+
+
+def rung_steps(budget: BudgetWords, *, flops_per_step: float) -> tuple[int, ...]:
+    """Training steps at each rung, the last being the whole budget.
+
+    Raises:
+        StudyError: the budget is too small for its rungs to differ.
+    """
+    if budget.flops is not None:
+        steps = int(float(budget.flops) // flops_per_step)
+    else:
+        steps = int(budget.tokens or budget.bytes or 0) // budget.tokens_per_step
+    rungs = _rungs(steps, budget)
+    if len(rungs) < budget.rungs or rungs[0] < 1:
+        least = _least_steps(budget)
+        raise StudyError(
+            f"the budget holds {steps} steps of {budget.tokens_per_step} tokens, too few for {budget.rungs} rungs: "
+            f"it needs {least} steps, {least * budget.tokens_per_step:,} tokens"
+        )
+    return tuple(rungs)
+
+
+def _rungs(steps: int, budget: BudgetWords) -> list[int]:
+    return sorted({-(-steps // budget.rung_ratio**rung) for rung in range(budget.rungs)})
+
+
+def _least_steps(budget: BudgetWords) -> int:
+    """The fewest steps at which all rungs differ; more steps never merge them again."""
+    low, high = 1, budget.rung_ratio**budget.rungs
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_rungs(middle, budget)) == budget.rungs else (middle + 1, high)
+    return low
+
+
+def load_study_config(path: str | Path, settings: Mapping[str, str] | None = None) -> StudyConfig:
+    """The checked study of a YAML file; shipped studies are found by name too.
+
+    Args:
+        path: of the file, or the name of a shipped study.
+        settings: dotted keys and YAML values that take the place of the file's.
+
+    Raises:
+        InputError: naming file, line, key, rule and the nearest valid choice.
+    """
+    found = find_file(path, kind="studies", beside=[Path()], error=StudyError)
+    values, lines = load_yaml(found, StudyError)
+    for key, text in (settings or {}).items():
+        _set(values, key, text)
+        lines = lines.replaced(tuple(key.split(".")), f"--set {key}={text}")
+    return _config(values, lines, found.resolve().parent)
+
+
+def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Dotted keys at which two resolved studies differ, the changeable ones left out."""
+    old, new = _flat(before), _flat(after)
+    differing = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    return sorted(key for key in differing if key.split(".")[0] not in CHANGEABLE)
+
+
+def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfig:
+    file: StudyFile = validate(StudyFile, values, lines, StudyError)
+    space_values, space = _space(file, lines, folder)
+    spec, task = _task(file, lines, folder)
+    if space.family not in spec.families:
+        served = ", ".join(sorted(spec.families))
+        raise StudyError(f"{lines.at(('task',))}: task '{task.name}' does not serve family '{space.family}': {served}")
+    objectives = _objectives(file, spec, space, lines)
+    sampler = file.sampler if isinstance(file.sampler, SamplerWords) else SamplerWords(name=file.sampler)
+    if sampler.name not in catalog.SAMPLERS and ":" not in sampler.name:
+        hint = did_you_mean(sampler.name, catalog.SAMPLERS)
+        raise StudyError(f"{lines.at(('sampler',))}: unknown sampler '{sampler.name}': {hint}")
+    for option, owner in SAMPLER_OPTIONS.items():
+        if getattr(sampler, option) is not None and sampler.name in catalog.SAMPLERS and sampler.name != owner:
+            where = lines.at(("sampler", option))
+            raise StudyError(f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {owner}")
+    _check_budget(file.budget, space, lines)
+    _check_trainer(file.trainer, lines)
+    resolved = {
+        "name": file.name,
+        "space": space_values,
+        "constraints": file.constraints,
+        "task": {"name": task.name, **dict(task.options)},
+        "objectives": [
+            words.model_dump(exclude_none=True) if isinstance(words, ObjectiveWords) else {"name": words}
+            for words in file.objectives
+        ],
+        "budget": file.budget.model_dump(exclude_none=True),
+        "trials": file.trials,
+        "sampler": sampler.model_dump(exclude_none=True),
+        "seed": file.seed,
+        "trainer": file.trainer,
+    }
+    return StudyConfig(
+        name=file.name,
+        space=space,
+        task=task,
+        objectives=objectives,
+        budget=file.budget,
+        trials=file.trials,
+        sampler=sampler,
+        seed=file.seed,
+        trainer=tuple(sorted(file.trainer.items())),
+        resolved=resolved,
+    )
+
+
+def config_from_resolved(resolved: Mapping[str, Any]) -> StudyConfig:
+    """The study that a store keeps.
+
+    Raises:
+        InputError: it was written by a version whose words this one does not know.
+    """
+    return _config(resolved, Lines(f"study '{resolved.get('name')}'", {}), Path.cwd())
+
+
+def _space(file: StudyFile, lines: Lines, folder: Path) -> tuple[dict[str, Any], Space]:
+    if isinstance(file.space, str):
+        try:
+            found = find_file(
+                file.space, kind="search_spaces", beside=[folder, folder.parent, Path()], error=StudyError
+            )
+        except StudyError as error:
+            raise StudyError(f"{lines.at(('space',))}: space: {error}") from None
+        values, space_lines = load_yaml(found, StudyError)
+    else:
+        values, space_lines = file.space, lines.below("space")
+    if file.override:
+        values, space_lines = _merged(values, file.override), lines.below("override").over(space_lines)
+    space = space_from_mapping(values, space_lines)
+    for index, text in enumerate(file.constraints):
+        where = lines.at(("constraints", index))
+        try:
+            rule = Constraint.parse(text)
+            if isinstance(rule.measure, Count):
+                check_count(space, rule.measure, where)
+        except InputError as error:
+            raise StudyError(_with_place(error, where)) from None
+        _check_known(space, rule.measure, where)
+        space = replace(space, constraints=(*space.constraints, rule))
+    return values, space
+
+
+def _check_known(space: Space, known: Callable[[Architecture], float], where: str) -> None:
+    try:
+        check_known(space, known, where)
+    except InputError as error:
+        raise StudyError(str(error)) from None
+
+
+def _with_place(error: InputError, where: str) -> str:
+    text = str(error)
+    return text if text.startswith(where) else f"{where}: {text}"
+
+
+def _task(file: StudyFile, lines: Lines, folder: Path) -> tuple[TaskSpec, TaskReference]:
+    words: dict[str, Any] = {"name": file.task} if isinstance(file.task, str) else dict(file.task)
+    place = lines.at(("task",))
+    if "name" not in words:
+        raise StudyError(f"{place}: task: 'name' is missing: {did_you_mean('', catalog.TASKS)}")
+    name = str(words.pop("name"))
+    try:
+        spec = task_spec(name)
+    except InputError as error:
+        raise StudyError(f"{lines.at(('task', 'name'))}: {error}") from None
+    options: dict[str, Any] = {}
+    for key, value in words.items():
+        where = lines.at(("task", key))
+        if key not in spec.keys:
+            raise StudyError(f"{where}: task '{name}' takes no '{key}': {did_you_mean(key, spec.keys)}")
+        try:
+            check_value(key, value, spec.keys[key], where)
+        except InputError as error:
+            raise StudyError(str(error)) from None
+        options[key] = _absolute(value, folder) if key == "corpus" else value
+    for key, known in spec.keys.items():
+        if key not in options and known.default is None:
+            raise StudyError(f"{place}: task '{name}' needs '{key}' ({known.doc})")
+    for broken in spec.broken_rules(options):
+        raise StudyError(f"{lines.at(('task', broken.key))}: {broken.text}")
+    options = spec.complete(options)
+    return spec, TaskReference(name=name, options=tuple(sorted(options.items())))
+
+
+def _absolute(corpus: str, folder: Path) -> str:
+    """A path relative to the study file, then to the working directory; names of corpora stay."""
+    for base in (folder, Path.cwd()):
+        if corpus and (base / corpus).exists():
+            return str((base / corpus).resolve())
+    return corpus
+
+
+def _objectives(file: StudyFile, spec: TaskSpec, space: Space, lines: Lines) -> tuple[Objective, ...]:
+    found: list[Objective] = []
+    for index, given in enumerate(file.objectives):
+        words = given if isinstance(given, ObjectiveWords) else ObjectiveWords(name=given)
+        where = lines.at(("objectives", index))
+        try:
+            found.append(named_objective(words.name, spec, direction=words.direction, limit=_limit(words)))
+        except InputError as error:
+            raise StudyError(f"{where}: {error}") from None
+        known = found[-1].known
+        if known is not None:
+            _check_known(space, known, where)
+        if any(other.name == words.name for other in found[:-1]):
+            raise StudyError(f"{where}: objective '{words.name}' is given twice")
+    if all(objective.known for objective in found):
+        names = ", ".join(spec.metrics)
+        raise StudyError(f"{lines.at(('objectives',))}: at least one objective must be measured: {names}")
+    return tuple(found)
+
+
+def _limit(words: ObjectiveWords) -> float | None:
+    if words.limit is None:
+        return None
+    plain = words.name.partition("@")[0]
+    parse = parse_bytes if Figure(plain).takes_bytes else parse_number
+    try:
+        return parse(words.limit)
+    except InputError as error:
+        raise StudyError(f"limit of '{words.name}': {error}") from None
+
+
+def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
+    given = [name for name in ("tokens", "bytes", "flops") if getattr(budget, name) is not None]
+    if len(given) != 1:
+        raise StudyError(f"{lines.at(('budget',))}: budget: give exactly one of tokens, bytes, flops")
+    longest = max(int(context) for context in space.globals["max_context"].domain.grid or ())
+    if longest > budget.tokens_per_step:
+        raise StudyError(
+            f"{lines.at(('budget',))}: tokens_per_step must hold a whole context: "
+            f"{budget.tokens_per_step} is below the max_context of {longest}"
+        )
+    if budget.flops is None:
+        try:
+            rung_steps(budget, flops_per_step=1.0)
+        except StudyError as error:
+            raise StudyError(f"{lines.at(('budget',))}: {error}") from None
+
+
+def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:
+    for key in trainer:
+        where = lines.at(("trainer", key))
+        if key in OWN_KEYS:
+            raise StudyError(f"{where}: trainer.{key} is set by the study; say it in {OWN_KEYS[key]}")
+        if key not in TRAINER_KEYS:
+            hint = did_you_mean(key, TRAINER_KEYS)
+            raise StudyError(f"{where}: trainer passes no '{key}' to lightning.Trainer: {hint}")
+    if str(trainer.get("precision")).startswith("16"):
+        raise StudyError(
+            f"{lines.at(('trainer', 'precision'))}: fp16 needs a loss scaler, which checkpoints do not keep: "
+            "give bf16-mixed or bf16-true"
+        )
+    devices = trainer.get("devices", 1)
+    is_one_index = isinstance(devices, list) and len(devices) == 1
+    if not (is_one_index or devices == "auto" or (devices == 1 and not isinstance(devices, bool))):
+        raise StudyError(
+            f"{lines.at(('trainer', 'devices'))}: trainer.devices must be 1, auto or the list of one index, not "
+            f"{devices!r}: a candidate trains on one device, and --workers trains several candidates at once"
+        )
+
+
+def _set(values: dict[str, Any], key: str, text: str) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        below = values.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise StudyError(f"--set {key}: '{parent}' holds no keys")
+        values = below
+    try:
+        values[last] = parse_value(text)
+    except yaml.YAMLError:
+        raise StudyError(f"--set {key}: '{text}' is not a YAML value") from None
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep merge: a mapping is merged key by key, except that a draw replaces a draw whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        is_draw = isinstance(value, Mapping) and bool({"choice", "range", "log_range"} & set(value))
+        both = isinstance(value, Mapping) and isinstance(old, Mapping) and not is_draw
+        merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, Mapping) and values:
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            found |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    if values == {}:
+        return {}
+    return {prefix: list(values) if isinstance(values, tuple) else values}

@@ -1,0 +1,121 @@
+"""Jobs in long-lived worker processes of this machine.
+
+Each worker is a pool of one process, because one killed process breaks every future of a larger
+pool. A worker that died is replaced; its job fails with `WorkerError` and may be submitted again.
+Importing torch costs seconds, so workers live as long as the run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from nas.errors import WorkerError
+from nas.records import Evaluator, Job, Result
+
+
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    Args:
+        evaluator: sent to each worker with its jobs; must be picklable.
+        workers: how many; their threads together do not exceed the cores.
+    """
+
+    def __init__(self, evaluator: Evaluator, workers: int) -> None:
+        self.slots = workers
+        self._evaluator = evaluator
+        self._threads = max(1, available_cores() // workers)
+        self._pools = [self._new_pool() for _ in range(workers)]
+        self._busy: set[int] = set()
+        self._lock = threading.Lock()
+
+    def submit(self, job: Job) -> Future[Result]:
+        """The future of a job; there must be a free worker."""
+        with self._lock:
+            index = next(index for index in range(self.slots) if index not in self._busy)
+            self._busy.add(index)
+        outer: Future[Result] = Future()
+        try:
+            inner = self._pools[index].submit(_evaluate, self._evaluator, job)
+        except BrokenProcessPool:
+            # It died between two jobs, of which nobody was told.
+            self._replace(index)
+            inner = self._pools[index].submit(_evaluate, self._evaluator, job)
+        inner.add_done_callback(lambda done: self._hand_over(index, done, outer))
+        return outer
+
+    def close(self) -> None:
+        """Stops the workers at once; what they were doing is done again by the next run."""
+        for pool in self._pools:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
+            for process in processes:
+                process.join(timeout=5)
+
+    def _hand_over(self, index: int, inner: Future[Result], outer: Future[Result]) -> None:
+        if inner.cancelled():
+            outer.cancel()
+            return
+        error = inner.exception()
+        if isinstance(error, BrokenProcessPool):
+            self._replace(index)
+            error = WorkerError("the worker process died (killed, or out of the machine's memory)")
+        with self._lock:
+            self._busy.discard(index)
+        if error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(inner.result())
+
+    def _replace(self, index: int) -> None:
+        self._pools[index].shutdown(wait=False)
+        self._pools[index] = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare,
+            initargs=(self._threads,),
+        )
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys_has_affinity() else os.cpu_count() or 1
+
+
+def sys_has_affinity() -> bool:
+    """Whether the system tells which cores a process may use (Linux does, macOS does not)."""
+    return "sched_getaffinity" in dir(os)
+
+
+def _prepare(threads: int) -> None:
+    """Runs in a new worker, before torch is imported there."""
+    # Busy waiting makes a worker of several threads 10 to 20 times slower beside any other load.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Ctrl-C reaches the whole process group; the driver alone decides what becomes of workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """Ends the worker when the driver is gone: a killed driver cannot tell it to stop."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _evaluate(evaluator: Evaluator, job: Job) -> Result:
+    return evaluator.evaluate(job)

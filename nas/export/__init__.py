@@ -1,0 +1,1 @@
+"""Trained candidates as folders that load anywhere nas is installed, with their model cards."""

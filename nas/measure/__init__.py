@@ -1,0 +1,1 @@
+"""Training and scoring of candidates: a `Job` in, a `Result` out."""

@@ -1,0 +1,60 @@
+"""A user's own function as an evaluator: any function of an architecture, with one rung.
+
+In: a function `Architecture -> {"metric": value}`. Out: the same `Result` as a training gives.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nas.errors import WorkerError, did_you_mean
+from nas.measure.train import classify
+from nas.records import Job, Measurement, Result
+from nas.space.architecture import Architecture
+
+EvaluationFunction = Callable[[Architecture], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class FunctionEvaluator:
+    """Calls the function and checks what it returns.
+
+    Attributes:
+        function: the user's own.
+        names: the measured objectives that it must return.
+    """
+
+    function: EvaluationFunction
+    names: tuple[str, ...]
+
+    def evaluate(self, job: Job) -> Result:
+        """Does the job; whatever the function raises or returns wrongly is a failure of the trial.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it.
+        """
+        start = time.perf_counter()
+        try:
+            values = self._checked(self.function(job.candidate.architecture))
+        except Exception as error:
+            return Result(failure=classify(error), seconds=time.perf_counter() - start)
+        measurements = tuple(
+            Measurement(
+                metric=name, value=value, unit="", step=job.to_step, context=None, split="validation", seed=job.seed
+            )
+            for name, value in values.items()
+        )
+        return Result(measurements=measurements, seconds=time.perf_counter() - start)
+
+    def _checked(self, values: object) -> dict[str, float]:
+        if not isinstance(values, Mapping):
+            raise WorkerError(f"the evaluator must return a mapping of {', '.join(self.names)}, not {values!r}")
+        for name in self.names:
+            if name not in values:
+                raise WorkerError(f"the evaluator returned no '{name}': {did_you_mean(name, values)}")
+            if not math.isfinite(float(values[name])):
+                raise WorkerError(f"the evaluator returned {values[name]!r} for '{name}': it must be a finite number")
+        return {str(name): float(value) for name, value in values.items() if math.isfinite(float(value))}

@@ -1,0 +1,203 @@
+"""A candidate as a LightningModule, and its batches as a LightningDataModule.
+
+In: a model, a task and a job. Out: what lightning.Trainer needs to train the model from one step
+to another and to score its averaged weights. Everything that changes with the step (batch,
+learning rate, averaging) is a pure function of it, so that a training in three pieces equals the
+uninterrupted one bit for bit.
+
+Legend: B sequences, L positions, D width, N scored positions, V token kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from nas.errors import DivergedError
+from nas.measure.checkpoints import Tensors, TrainingState
+from nas.measure.schedule import averaging_weight, learning_rate_factor
+from nas.records import Job, Split
+from nas.tasks.base import IGNORED, Task
+from nas.tasks.metrics import Metrics
+
+Pair = tuple[Tensor, Tensor]
+
+TRAINING_DEFAULTS = {"learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95, "gradient_clip": 1.0}
+EVALUATION_TOKENS = 16_384
+# The loss is looked at every so many steps: looking makes a device wait.
+LOOK_EVERY = 16
+
+
+def hyperparameters(job: Job) -> dict[str, float]:
+    """The candidate's training hyperparameters, defaults filled in."""
+    return {**TRAINING_DEFAULTS, **dict(job.candidate.training)}
+
+
+class Training(pl.LightningModule):
+    """One job's training of a model, with running averages of its weights."""
+
+    def __init__(self, model: nn.Module, task: Task, job: Job, start: TrainingState | None) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.job = job
+        self._start = start
+        if start is not None:
+            model.load_state_dict(start.weights)
+        self._average: list[Tensor] = []
+        self._metrics: Metrics = task.metrics()
+
+    @property
+    def taken(self) -> int:
+        """Training steps taken so far, those of earlier jobs included."""
+        return self.job.from_step + self.global_step
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW, decaying matrices alone, with the moments of the checkpoint."""
+        chosen = hyperparameters(self.job)
+        matrices = [weight for weight in self.model.parameters() if weight.ndim >= 2]
+        others = [weight for weight in self.model.parameters() if weight.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": chosen["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
+            lr=chosen["learning_rate"],
+            betas=(0.9, chosen["beta2"]),
+            # Lightning refuses to clip gradients before a fused step where the precision is mixed.
+            fused=not str(self.trainer.precision).endswith("mixed"),
+        )
+        if self._start is not None:
+            self._restore(optimizer, self._start.optimizer)
+        return optimizer
+
+    def on_train_start(self) -> None:
+        """Puts the running average on the device that Lightning chose."""
+        names = [name for name, _ in self.model.named_parameters()]
+        weights = dict(self.model.named_parameters())
+        before = self._start.average if self._start is not None else weights
+        self._average = [before[name].detach().to(weights[name].device, copy=True) for name in names]
+
+    def on_train_batch_start(self, batch: Pair, batch_idx: int) -> None:
+        """Sets the learning rate of this step."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = hyperparameters(self.job)["learning_rate"] * learning_rate_factor(
+                self.taken, self.job.schedule
+            )
+
+    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        logits_NV, targets_N = self._scored(batch)
+        loss = self.task.loss(logits_NV, targets_N)
+        if batch_idx % LOOK_EVERY == 0 and not torch.isfinite(loss):
+            raise DivergedError(f"the training loss was {loss.item()} at step {self.taken}")
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Pair, batch_idx: int) -> None:
+        """Moves the running average; `taken` already counts this step."""
+        weight = averaging_weight(self.taken - 1, self.job.schedule)
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, list(self.model.parameters()), weight)
+
+    def on_validation_epoch_start(self) -> None:
+        """Starts to score afresh."""
+        self._metrics = self.task.metrics()
+
+    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+        """Scores one batch."""
+        logits_NV, targets_N = self._scored(batch)
+        self._metrics.update(logits_NV, targets_N)
+
+    def scores(self) -> dict[str, float]:
+        """The metrics of the last validation.
+
+        Raises:
+            DivergedError: one is no finite number.
+        """
+        return self._metrics.compute()
+
+    def state(self) -> TrainingState:
+        """Everything that the next job needs."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        moments: Tensors = {}
+        for weight, kinds in optimizer.state.items():
+            moments |= {f"{kind}.{names[id(weight)]}": value for kind, value in kinds.items()}
+        return TrainingState(
+            step=self.job.to_step,
+            weights={name: weight.detach() for name, weight in self.model.named_parameters()},
+            average=self.averaged_weights(),
+            optimizer=moments,
+            key=self.job.candidate.key,
+            architecture=self.job.candidate.architecture.to_json(),
+        )
+
+    def averaged_weights(self) -> Tensors:
+        """The running average, by parameter name."""
+        return dict(zip((name for name, _ in self.model.named_parameters()), self._average, strict=True))
+
+    def _scored(self, batch: Pair) -> Pair:
+        """Logits and targets of the scored positions; the head runs on no others."""
+        inputs_BL, targets_BL = batch
+        features_ND, targets_N = self.model.features(inputs_BL).flatten(0, 1), targets_BL.flatten()  # type: ignore[operator]
+        scored_N = targets_N != IGNORED
+        if not bool(scored_N.all()):
+            features_ND, targets_N = features_ND[scored_N], targets_N[scored_N]
+        return self.model.head(features_ND), targets_N  # type: ignore[operator]
+
+    def _restore(self, optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        order = [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
+        kinds = ("step", "exp_avg", "exp_avg_sq")
+        state = {index: {kind: moments[f"{kind}.{name}"].clone() for kind in kinds} for index, name in enumerate(order)}
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class Batches(pl.LightningDataModule):
+    """The batches of one job."""
+
+    def __init__(self, task: Task, job: Job) -> None:
+        super().__init__()
+        self.task = task
+        self.job = job
+
+    def train_dataloader(self) -> DataLoader[Pair]:
+        """The batches of the job's steps, made as they are needed."""
+        return DataLoader(_Steps(self.task, self.job), batch_size=None)
+
+    def evaluation_dataloader(self, split: Split, context: int) -> DataLoader[Pair]:
+        """Held-out batches at one context length."""
+        return DataLoader(_Held(self.task, split, context), batch_size=None)
+
+
+class _Steps(IterableDataset[Pair]):
+    def __init__(self, task: Task, job: Job) -> None:
+        self.task = task
+        self.job = job
+
+    def __iter__(self) -> Iterator[Pair]:
+        job = self.job
+        for step in range(job.from_step, job.to_step):
+            batch = self.task.training_batch(
+                seed=job.seed,
+                step=step,
+                tokens=job.schedule.tokens_per_step,
+                max_context=job.candidate.architecture.max_context,
+            )
+            yield batch.inputs_BL, batch.targets_BL
+
+
+class _Held(IterableDataset[Pair]):
+    def __init__(self, task: Task, split: Split, context: int) -> None:
+        self.task = task
+        self.split = split
+        self.context = context
+
+    def __iter__(self) -> Iterator[Pair]:
+        for batch in self.task.evaluation_batches(self.split, context=self.context, tokens_per_batch=EVALUATION_TOKENS):
+            yield batch.inputs_BL, batch.targets_BL

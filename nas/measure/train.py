@@ -1,0 +1,162 @@
+"""The evaluator of candidates: a `Job` in, a `Result` out.
+
+It trains with Lightning from one step to another, scores the averaged weights on held-out data,
+and writes a checkpoint. It talks to nobody while it runs: a job that died is simply run again.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+
+import lightning as pl
+import torch
+
+from nas.cost.estimate import training_flops_per_token
+from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
+from nas.files import Files
+from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
+from nas.measure.module import Batches, Training, hyperparameters
+from nas.measure.trainer import device_in_words, make_trainer, quiet
+from nas.models.build import build
+from nas.records import Failure, Job, Measurement, Result, Split
+from nas.space.architecture import Architecture
+from nas.tasks.base import Task
+from nas.tasks.load import load_task
+
+_AVERAGED_STEPS = 64
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+class TrainingEvaluator:
+    """Trains candidates in this process."""
+
+    def evaluate(self, job: Job) -> Result:
+        """Does the job.
+
+        Returns:
+            Measurements, a checkpoint and timings; or a classified failure.
+
+        Raises:
+            InputError: the job cannot be done as asked (a damaged checkpoint, data that changed).
+            KeyboardInterrupt: the user stopped it.
+        """
+        start = time.perf_counter()
+        try:
+            with quiet():
+                return _train(job, start) if job.kind == "train" else _test(job, start)
+        except (InputError, KeyboardInterrupt):
+            raise
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into an exit.
+            raise KeyboardInterrupt from error
+        except BaseException as error:
+            failure = classify(error)
+            return Result(failure=failure, seconds=time.perf_counter() - start, device=device_in_words())
+
+
+def classify(error: BaseException) -> Failure:
+    """What kind of failure an exception is."""
+    text = "".join(traceback.format_exception(error))
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, DivergedError):
+        return Failure(kind="diverged", reason=first_line, traceback=text)
+    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError)
+    if is_memory or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        return Failure(kind="out_of_memory", reason=first_line, traceback=text)
+    return Failure(kind="crashed", reason=f"{type(error).__name__}: {first_line}", traceback=text)
+
+
+def training_flops(job: Job, task: Task) -> float:
+    """FLOPs of the job's training steps, by formula, each at its own sequence length."""
+    steps = range(job.from_step, job.to_step)
+    return _flops(job.candidate.architecture, task, job.schedule.tokens_per_step, job.seed, steps)
+
+
+def flops_per_step(architecture: Architecture, task: Task, tokens_per_step: int, seed: int) -> float:
+    """FLOPs of a training step of a bound architecture, averaged over the lengths that batches mix."""
+    return _flops(architecture, task, tokens_per_step, seed, range(_AVERAGED_STEPS)) / _AVERAGED_STEPS
+
+
+def _flops(architecture: Architecture, task: Task, tokens_per_step: int, seed: int, steps: range) -> float:
+    per_length: dict[int, float] = {}
+    total = 0.0
+    for step in steps:
+        length = task.step_length(seed=seed, step=step, max_context=architecture.max_context)
+        if length not in per_length:
+            per_length[length] = training_flops_per_token(architecture, length)
+        total += per_length[length] * (tokens_per_step // length * length)
+    return total
+
+
+def _train(job: Job, start: float) -> Result:
+    files, task = Files(job.files), load_task(job.task)
+    state = _starting_state(job, files)
+    model = build(job.candidate.architecture, seed=job.seed)
+    module, batches = Training(model, task, job, state), Batches(task, job)
+    trainer = make_trainer(
+        dict(job.trainer),
+        steps=job.to_step - job.from_step,
+        gradient_clip=hyperparameters(job)["gradient_clip"],
+        folder=str(files.root),
+    )
+    # No validation dataloader here: Lightning then trains alone.
+    trainer.fit(module, train_dataloaders=batches.train_dataloader())
+    reached = module.state()
+    checkpoint = write_checkpoint(reached, files, job.folder)
+    model.load_state_dict(reached.average)
+    measurements = _score(module, batches, trainer, job, "validation")
+    return Result(
+        measurements=measurements,
+        checkpoint=checkpoint,
+        seconds=time.perf_counter() - start,
+        tokens=(job.to_step - job.from_step) * job.schedule.tokens_per_step,
+        flops=training_flops(job, task),
+        device=device_in_words(),
+    )
+
+
+def _test(job: Job, start: float) -> Result:
+    files, task = Files(job.files), load_task(job.task)
+    state = _starting_state(job, files)
+    assert state is not None
+    model = build(job.candidate.architecture, seed=job.seed)
+    module, batches = Training(model, task, job, state), Batches(task, job)
+    model.load_state_dict(state.average)
+    trainer = make_trainer(dict(job.trainer), steps=0, gradient_clip=0.0, folder=str(files.root))
+    measurements = _score(module, batches, trainer, job, "test")
+    return Result(
+        measurements=measurements,
+        checkpoint=job.checkpoint,
+        seconds=time.perf_counter() - start,
+        device=device_in_words(),
+    )
+
+
+def _starting_state(job: Job, files: Files) -> TrainingState | None:
+    if job.checkpoint is None:
+        return None
+    state = read_checkpoint(job.checkpoint, files)
+    if state.key != job.candidate.key:
+        raise CheckpointError(f"checkpoint '{job.checkpoint.path}' belongs to candidate {state.key}")
+    return state
+
+
+def _score(module: Training, batches: Batches, trainer: pl.Trainer, job: Job, split: Split) -> tuple[Measurement, ...]:
+    own = job.candidate.architecture.max_context
+    found: list[Measurement] = []
+    for context in sorted({own, *(length for length in job.contexts if length <= own)}):
+        trainer.validate(module, dataloaders=batches.evaluation_dataloader(split, context), verbose=False)
+        found += [
+            Measurement(
+                metric=name,
+                value=value,
+                unit=module.task.spec.metrics[name].unit,
+                step=job.to_step,
+                context=context,
+                split=split,
+                seed=job.seed,
+            )
+            for name, value in module.scores().items()
+        ]
+    return tuple(found)

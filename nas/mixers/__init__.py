@@ -1,0 +1,1 @@
+"""Token mixers: causal, with a state for decoding."""

@@ -1,0 +1,1 @@
+"""Networks: blocks, families, the factory that builds them, and generation."""

@@ -1,0 +1,1 @@
+"""What to try next: samplers of Optuna behind small adapters, through ask and tell."""

@@ -1,0 +1,109 @@
+"""From a YAML file, or a plain mapping, to a checked `Space`.
+
+Shipped spaces lie in search_spaces/ beside the package in a checkout and inside it in a wheel;
+their names, such as "hybrid_decoder", work wherever a path does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.errors import SpaceError, did_you_mean
+from nas.space.check import check_space
+from nas.space.constraints import Constraint
+from nas.space.domains import Draw
+from nas.space.schema import LayerWords, SpaceFile, as_draw, validate
+from nas.space.space import Entry, Space
+from nas.space.yaml_lines import Lines, Place, is_file, load_yaml
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def shipped_folder(kind: str) -> Path:
+    """The folder of shipped files ("search_spaces" or "studies"): in the wheel or in the checkout."""
+    inside = PACKAGE / "shipped" / kind
+    return inside if inside.is_dir() else PACKAGE.parent / kind
+
+
+def find_file(name: str | Path, *, kind: str, beside: Iterable[Path], error: type[SpaceError] | type[Any]) -> Path:
+    """A file by path, relative to the folders in `beside`, or by its shipped name.
+
+    Raises:
+        InputError: of the class `error`, with the nearest name.
+    """
+    path = Path(name)
+    for folder in beside:
+        for found in (folder / path, folder / f"{path}.yaml"):
+            if is_file(found):
+                return found
+    shipped = shipped_folder(kind)
+    for found in (shipped / path.name, shipped / f"{path.name}.yaml"):
+        if is_file(found) and path.parent.name in ("", kind):
+            return found
+    near = [str(path.parent / item.name) for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    names = [*near, *(item.stem for item in shipped.glob("*.yaml"))]
+    raise error(f"no file '{name}': {did_you_mean(name, names)}")
+
+
+def load_space(path: str | Path) -> Space:
+    """See `Space.load`."""
+    found = find_file(path, kind="search_spaces", beside=[Path()], error=SpaceError)
+    values, lines = load_yaml(found, SpaceError)
+    return space_from_mapping(values, lines)
+
+
+def space_from_mapping(mapping: Mapping[str, Any], lines: Lines | None = None) -> Space:
+    """See `Space.from_mapping`; `lines` says where each key stands, for messages."""
+    lines = lines or Lines(f"space '{mapping.get('name', '?')}'", {})
+    file: SpaceFile = validate(SpaceFile, mapping, lines, SpaceError)
+    entries, places = _entries(file, lines)
+    space = Space(
+        name=file.name,
+        family=file.family,
+        globals={
+            name: as_draw(getattr(file, name))
+            for name in ("width", "max_context", "positions", "rope_theta", "tied_embeddings")
+        },
+        entries=entries,
+        training={name: as_draw(words) for name, words in file.training.items()},
+        constraints=_constraints(file.constraints, lines),
+        vocabulary=file.vocabulary,
+        source=mapping,
+    )
+    check_space(space, lines, places)
+    return space
+
+
+def _entries(file: SpaceFile, lines: Lines) -> tuple[tuple[Entry, ...], dict[str, Place]]:
+    if isinstance(file.layers, dict):
+        if file.depth is None:
+            raise SpaceError(f"{lines.at(('layers',))}: 'depth' is missing: how many layers there are")
+        return (Entry("layers", _draws(file.layers), as_draw(file.depth)),), {"layers": ("layers",)}
+    if file.depth is not None:
+        raise SpaceError(f"{lines.at(('depth',))}: depth is the sum of the repeats of a list of layers; leave it out")
+    if not file.layers:
+        raise SpaceError(f"{lines.at(('layers',))}: layers: the list needs at least one layer")
+    entries: list[Entry] = []
+    places: dict[str, Place] = {}
+    for index, words in enumerate(file.layers):
+        prefix = f"layers[{index}]"
+        repeat = as_draw(words.get("repeat", 1))
+        entries.append(Entry(prefix, _draws({key: word for key, word in words.items() if key != "repeat"}), repeat))
+        places[prefix] = ("layers", index)
+    return tuple(entries), places
+
+
+def _draws(words: LayerWords) -> dict[str, Draw]:
+    return {key: as_draw(value) for key, value in words.items()}
+
+
+def _constraints(texts: list[str], lines: Lines) -> tuple[Constraint, ...]:
+    found = []
+    for index, text in enumerate(texts):
+        try:
+            found.append(Constraint.parse(text))
+        except SpaceError as error:
+            raise SpaceError(f"{lines.at(('constraints', index))}: {error}") from None
+    return tuple(found)

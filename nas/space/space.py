@@ -1,0 +1,326 @@
+"""A search space: a flat, fixed set of parameters in; architectures out.
+
+To a sampler a space is always the same set of parameters with the same domains, up to the
+maximum depth. `decode` turns any assignment of them into an architecture in canonical form:
+inactive parameters are dropped, values that break a rule between keys are repaired to the nearest
+one that keeps it, and only what no repair can mend is excluded, with its rule.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from nas.errors import SpaceError
+from nas.space.architecture import LAYER_KEYS, Architecture, layer_rules
+from nas.space.constraints import Constraint
+from nas.space.domains import Domain, Draw
+from nas.specs import mixer_spec
+from nas.specs.base import Surroundings, Value
+from nas.specs.tasks import TaskShape
+
+MAXIMUM_TRIES = 20_000
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of the flat set.
+
+    Attributes:
+        name: "width", "layers.heads", "layers.3.mixer", "training.learning_rate", …
+        domain: what it can be.
+    """
+
+    name: str
+    domain: Domain
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Layers that share their draws: all of `layers:`, or one item of its list form.
+
+    Attributes:
+        prefix: of the names of its parameters.
+        draws: key → draw.
+        repeat: how many layers.
+    """
+
+    prefix: str
+    draws: Mapping[str, Draw]
+    repeat: Draw
+
+    @property
+    def most(self) -> int:
+        """The largest number of layers."""
+        return max(int(value) for value in self.repeat.domain.grid or ())
+
+    @property
+    def repeat_name(self) -> str:
+        """The parameter that holds the number of layers."""
+        return "depth" if self.prefix == "layers" else f"{self.prefix}.repeat"
+
+    def parameter_name(self, key: str, layer: int) -> str:
+        """The parameter that holds `key` of one layer."""
+        scope = self.draws[key].scope
+        if scope == "model":
+            return f"{self.prefix}.{key}"
+        return f"{self.prefix}.{layer if scope == 'layer' else layer % int(scope)}.{key}"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What came of one assignment of the parameters.
+
+    Attributes:
+        architecture: unless no repair could mend the draw.
+        training: hyperparameters by name.
+        excluded: the rule that excluded it, else "".
+    """
+
+    architecture: Architecture | None
+    training: tuple[tuple[str, float], ...]
+    excluded: str = ""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A declarative search space; make one with `Space.load` or `Space.from_mapping`.
+
+    Attributes:
+        name: its name.
+        family: of all of its architectures.
+        globals: draws of width, max_context and the other keys of the whole model.
+        entries: draws of the layers.
+        training: draws of the training hyperparameters.
+        constraints: rules that every candidate must keep.
+        vocabulary: token kinds where the space fixes them, else given by the task.
+        source: the plain values that it was made from.
+    """
+
+    name: str
+    family: str
+    globals: Mapping[str, Draw]
+    entries: tuple[Entry, ...]
+    training: Mapping[str, Draw]
+    constraints: tuple[Constraint, ...] = ()
+    vocabulary: int | None = None
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @staticmethod
+    def load(path: str | Path) -> Space:
+        """The space of a YAML file, checked; shipped spaces are found by name too.
+
+        Raises:
+            SpaceError: naming file, line, key, rule and the nearest valid name.
+        """
+        from nas.space.load import load_space
+
+        return load_space(path)
+
+    @staticmethod
+    def from_mapping(mapping: Mapping[str, Any]) -> Space:
+        """The space of plain values, checked.
+
+        Raises:
+            SpaceError: naming key, rule and the nearest valid name.
+        """
+        from nas.space.load import space_from_mapping
+
+        return space_from_mapping(mapping)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The flat set, fixed: what is drawn, up to the maximum depth."""
+        found = {name: draw.domain for name, draw in self.globals.items() if draw.fixed is None}
+        for entry in self.entries:
+            if entry.repeat.fixed is None:
+                found[entry.repeat_name] = entry.repeat.domain
+            for key, draw in entry.draws.items():
+                if draw.fixed is None:
+                    found |= {entry.parameter_name(key, layer): draw.domain for layer in range(entry.most)}
+        found |= {f"training.{name}": draw.domain for name, draw in self.training.items() if draw.fixed is None}
+        return tuple(Parameter(name, domain) for name, domain in found.items())
+
+    @cached_property
+    def size(self) -> float:
+        """Draws of the architecture, layers beyond the depth not counted; inf where a range is continuous.
+
+        An upper bound on the number of networks: repairs and canonical forms merge some of them.
+        """
+        outside = math.prod(_count(draw) for draw in self.globals.values())
+        repeats = [[int(value) for value in entry.repeat.domain.grid or ()] for entry in self.entries]
+        inside = 0.0
+        for depths in itertools.product(*repeats):
+            inside += math.prod(_entry_size(entry, depth) for entry, depth in zip(self.entries, depths, strict=True))
+        return outside * inside
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether its candidates, training hyperparameters included, can be listed."""
+        return all(parameter.domain.grid is not None for parameter in self.parameters)
+
+    def decode(self, values: Mapping[str, Value]) -> Drawn:
+        """The candidate of one assignment of `parameters`; never fails on a value of their domains."""
+        training = tuple(
+            (name, float(values.get(f"training.{name}", draw.fixed or 0))) for name, draw in self.training.items()
+        )
+        around = {name: _value(draw, name, values) for name, draw in self.globals.items()}
+        layers: list[dict[str, Value]] = []
+        for entry in self.entries:
+            depth = int(_value(entry.repeat, entry.repeat_name, values))
+            for index in range(depth):
+                raw = {key: _value(draw, entry.parameter_name(key, index), values) for key, draw in entry.draws.items()}
+                layer, problem = repaired(raw, entry.draws, around)
+                if problem:
+                    return Drawn(None, training, problem)
+                layers.append(layer)
+        mapping: dict[str, Any] = {"family": self.family, **around, "layers": layers}
+        return Drawn(Architecture.from_mapping(mapping), training)
+
+    def draw(self, rng: random.Random) -> dict[str, Value]:
+        """A random assignment of `parameters`."""
+        return {parameter.name: parameter.domain.sample(rng) for parameter in self.parameters}
+
+    def broken_constraints(self, architecture: Architecture) -> list[Constraint]:
+        """The constraints that a bound architecture breaks."""
+        return [rule for rule in self.constraints if rule.violation(architecture) > 0]
+
+    def sample(self, seed: int, *, shape: TaskShape | None = None) -> Architecture:
+        """One architecture that keeps the constraints.
+
+        Args:
+            seed: the same seed gives the same architecture.
+            shape: the task's, to bind the architecture and to count its memory exactly.
+
+        Raises:
+            SpaceError: next to nothing keeps the constraints; names the one that excludes most.
+        """
+        return next(self.samples(seed, shape=shape))
+
+    def samples(self, seed: int, *, shape: TaskShape | None = None) -> Iterator[Architecture]:
+        """As `sample`, one after the other, with repetitions."""
+        rng = random.Random(seed)
+        while True:
+            excluded: dict[str, int] = {}
+            for _ in range(MAXIMUM_TRIES):
+                drawn = self.decode(self.draw(rng))
+                if drawn.architecture is None:
+                    excluded[drawn.excluded] = excluded.get(drawn.excluded, 0) + 1
+                    continue
+                architecture = self.bind(drawn.architecture, shape)
+                broken = self.broken_constraints(architecture)
+                if not broken:
+                    yield architecture
+                    break
+                for rule in broken:
+                    excluded[rule.text] = excluded.get(rule.text, 0) + 1
+            else:
+                worst = max(excluded, key=lambda text: excluded[text])
+                raise SpaceError(
+                    f"space '{self.name}': none of {MAXIMUM_TRIES:,} draws is feasible; '{worst}' excludes most of them"
+                )
+
+    def bind(self, architecture: Architecture, shape: TaskShape | None) -> Architecture:
+        """The architecture with the task's shape, or with the vocabulary that the space fixes."""
+        if self.vocabulary is not None:
+            architecture = replace(architecture, vocabulary=self.vocabulary, head=shape.head if shape else "causal_lm")
+        return architecture.bind(shape) if shape else architecture
+
+    def enumerate(self) -> Iterator[dict[str, Value]]:
+        """Every assignment of a finite space, parameters of layers beyond the depth left out."""
+        repeats = [entry.repeat.domain.grid or () for entry in self.entries]
+        for depths in itertools.product(*repeats):
+            names: dict[str, Domain] = {p.name: p.domain for p in self.parameters if not p.name.startswith("layers")}
+            fixed: dict[str, Value] = {}
+            for entry, depth in zip(self.entries, depths, strict=True):
+                names.pop(entry.repeat_name, None)
+                fixed[entry.repeat_name] = depth
+                for key, draw in entry.draws.items():
+                    if draw.fixed is None:
+                        names |= {entry.parameter_name(key, layer): draw.domain for layer in range(int(depth))}
+            for values in itertools.product(*(domain.grid or () for domain in names.values())):
+                yield fixed | dict(zip(names, values, strict=True))
+
+    def contains(self, architecture: Architecture) -> bool:
+        """Whether some draw gives this network and the constraints keep it.
+
+        A bound architecture is compared by its network alone; its vocabulary is the task's.
+        """
+        from nas.space.invert import assignments
+
+        unbound = replace(architecture, vocabulary=None, head=None)
+        return next(assignments(self, unbound), None) is not None and not self.broken_constraints(architecture)
+
+
+def repaired(
+    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value]
+) -> tuple[dict[str, Value], str]:
+    """The active values of one layer, each that breaks a rule moved to the nearest one that keeps it.
+
+    Args:
+        raw: a value for each key of `draws`, active or not.
+        draws: of the layer's entry.
+        around: values of the whole model.
+
+    Returns:
+        The layer and "", or the layer as far as it came and the rule that could not be mended.
+    """
+    surroundings = Surroundings(
+        width=int(around["width"]), max_context=int(around["max_context"]), positions=str(around["positions"])
+    )
+    layer = _active(raw, draws, around)
+    moved: set[str] = set()
+    while broken := next(layer_rules(layer, surroundings), None):
+        # A key that was moved before would only be moved to and fro.
+        value = None if broken.key in moved else _nearest(broken.key, layer, draws, surroundings)
+        if value is None:
+            return layer, broken.text
+        moved.add(broken.key)
+        # Another value may switch other keys on or off.
+        layer = _active({**raw, **layer, broken.key: value}, draws, around)
+    return layer, ""
+
+
+def _nearest(key: str, layer: Mapping[str, Value], draws: Mapping[str, Draw], around: Surroundings) -> Value | None:
+    """The value of a key's domain nearest to the layer's that breaks no rule of the key, if there is one."""
+    if key not in layer:
+        return None
+    before = float(layer[key])
+    for value in sorted(draws[key].domain.grid or (), key=lambda option: (abs(float(option) - before), option)):
+        if all(rule.key != key for rule in layer_rules({**layer, key: value}, around)):
+            return value
+    return None
+
+
+def _active(raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value]) -> dict[str, Value]:
+    """The values that the layer's mixer takes and whose conditions hold."""
+    takes = {**LAYER_KEYS, **mixer_spec(str(raw["mixer"])).keys}
+    active = {key: value for key, value in raw.items() if key in takes}
+    # A condition may hang on a value that is itself inactive, so drop until nothing changes.
+    while True:
+        known = {**around, **active}
+        kept = {key: value for key, value in active.items() if draws[key].is_active(known)}
+        if len(kept) == len(active):
+            return active
+        active = kept
+
+
+def _value(draw: Draw, name: str, values: Mapping[str, Value]) -> Value:
+    fixed = draw.fixed
+    return values[name] if fixed is None else fixed
+
+
+def _count(draw: Draw) -> float:
+    grid = draw.domain.grid
+    return math.inf if grid is None else len(grid)
+
+
+def _entry_size(entry: Entry, depth: int) -> float:
+    names = {entry.parameter_name(key, layer): draw for key, draw in entry.draws.items() for layer in range(depth)}
+    return math.prod(_count(draw) for draw in names.values())

@@ -1,0 +1,368 @@
+"""The one study loop: suggest, check, train in rungs, record, tell.
+
+In: a `Plan`, a store, an executor. Out: rows in the store. The loop alone writes to the store;
+jobs talk to nobody. Wherever it is stopped, the next run takes up what was running from its last
+checkpoint, and trains nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nas.errors import InputError, StudyError
+from nas.files import Files
+from nas.objectives import known_values
+from nas.pareto import hypervolume
+from nas.records import Candidate, Decision, Failure, Job, Result
+from nas.search.mirror import Mirror, Suggestion
+from nas.specs.base import Value
+from nas.store import Store, StoredStudy, StoredTrial
+from nas.study.plan import Plan, axes, violations
+from nas.study.progress import Progress, describe
+from nas.study.standing import front_members, placeholder, predicted_memory
+from nas.units import format_bytes
+
+# Draws in a row that bring nothing new before unseen candidates are taken straight from the space.
+FRUITLESS_DRAWS = 200
+UNSEEN_TRIES = 20_000
+# A job whose worker died is submitted again so often.
+RETRIES = 2
+STARTED = ("running", "paused", "complete", "failed")
+
+
+class Executor(Protocol):
+    """Where jobs run."""
+
+    slots: int
+
+    def submit(self, job: Job) -> Future[Result]:
+        """The future of a job; a slot must be free."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of every process at once."""
+        ...
+
+
+@dataclass
+class Loop:
+    """One run of a study.
+
+    Attributes:
+        plan: what to do.
+        store: that everything is written to.
+        study: its row.
+        mirror: of samplers and dashboard.
+        executor: where jobs run.
+        report: called at every event.
+        deadline: of time.monotonic(), after which no further job is submitted.
+    """
+
+    plan: Plan
+    store: Store
+    study: StoredStudy
+    mirror: Mirror
+    executor: Executor
+    report: Callable[[Progress], None]
+    deadline: float | None = None
+    _trials: dict[int, StoredTrial] = field(default_factory=dict)
+    _active: dict[Future[Result], tuple[StoredTrial, Job]] = field(default_factory=dict)
+    _retries: dict[int, int] = field(default_factory=dict)
+    _duplicates: int = 0
+    _target: int = 0
+    _begun: float = field(default_factory=time.monotonic)
+    _finished_here: int = 0
+    _hypervolume: float | None = None
+    exhausted: bool = False
+
+    def run(self, target: int) -> None:
+        """Trains until `target` candidates were started in total and all of them have ended.
+
+        Raises:
+            InputError: a job could not be done as asked; everything finished is kept.
+        """
+        self._trials = {trial.number: trial for trial in self.store.trials(self.study)}
+        self._duplicates = self.study.duplicates
+        self._target = target
+        self._mend_front()
+        waiting = [trial for trial in self._trials.values() if trial.state == "running"]
+        while True:
+            while self._has_slot and not self._is_late:
+                if waiting:
+                    self._take_up(waiting.pop(0))
+                elif self._count(*STARTED) < target and not self.exhausted:
+                    self.exhausted = not self._start_one()
+                else:
+                    break
+            if not self._active:
+                return
+            done, _ = wait(self._active, timeout=1.0, return_when=FIRST_COMPLETED)
+            for future in done:
+                self._handle(future)
+            self.say("")
+
+    @property
+    def _has_slot(self) -> bool:
+        return len(self._active) < self.executor.slots
+
+    @property
+    def _is_late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def _count(self, *states: str) -> int:
+        return sum(trial.state in states for trial in self._trials.values())
+
+    # Suggesting
+
+    def _start_one(self) -> bool:
+        """Starts a new candidate; False when the space holds no other."""
+        for _ in range(FRUITLESS_DRAWS):
+            if self._consider(self.mirror.ask()):
+                return True
+        return any(self._consider(self.mirror.ask(values)) for values in self._unseen())
+
+    def _consider(self, suggestion: Suggestion) -> bool:
+        """Starts the suggested candidate if it is new and within the limits; else says why not."""
+        drawn = self.plan.space.decode(suggestion.values)
+        if drawn.architecture is None:
+            self.mirror.tell_infeasible(suggestion.number, {drawn.excluded: 1.0}, self._placeholder({}))
+            return False
+        architecture = self.plan.space.bind(drawn.architecture, self.plan.shape)
+        candidate = Candidate(architecture, drawn.training)
+        known = known_values(self.plan.objectives, architecture)
+        earlier = self.store.find(self.study, candidate.key, self.plan.seed)
+        if earlier is not None:
+            self._tell_duplicate(suggestion, earlier)
+            return False
+        broken = violations(self.plan, architecture, known)
+        try:
+            self.plan.schedule(architecture)
+        except StudyError as error:
+            # A budget of FLOPs may hold too few steps of a large candidate.
+            broken[str(error)] = 1.0
+        if broken:
+            self._record_infeasible(suggestion, candidate, known, broken)
+            return False
+        trial = self.store.add_trial(
+            self.study,
+            candidate,
+            seed=self.plan.seed,
+            optuna_number=suggestion.number,
+            known=known,
+            reason=f"suggested by {self.plan.sampler.name}",
+        )
+        self.mirror.name_trial(suggestion.number, trial.number)
+        self.store.add_memory(trial, predicted_memory(candidate) if self.plan.shape is not None else [])
+        self._submit(trial, event="started")
+        return True
+
+    def _record_infeasible(
+        self, suggestion: Suggestion, candidate: Candidate, known: Mapping[str, float], broken: Mapping[str, float]
+    ) -> None:
+        reason = "; ".join(broken)
+        trial = self.store.add_infeasible(
+            self.study,
+            candidate,
+            seed=self.plan.seed,
+            optuna_number=suggestion.number,
+            known=known,
+            reason=reason,
+        )
+        self._trials[trial.number] = trial
+        self.mirror.name_trial(suggestion.number, trial.number)
+        self.mirror.tell_infeasible(suggestion.number, broken, self._placeholder(known))
+        self.say(f"trial {trial.number} infeasible: {reason}")
+
+    def _tell_duplicate(self, suggestion: Suggestion, earlier: StoredTrial) -> None:
+        """A repeated draw costs nothing; the sampler learns what is known of it."""
+        self._duplicates = self.store.count_duplicate(self.study)
+        values = [earlier.values.get(objective.name) for objective in self.plan.objectives]
+        if earlier.state == "complete" and None not in values:
+            self.mirror.tell_complete(suggestion.number, [float(value) for value in values if value is not None])
+        elif earlier.state == "infeasible":
+            self.mirror.tell_infeasible(suggestion.number, {earlier.reason: 1.0}, self._placeholder(earlier.values))
+        else:
+            self.mirror.tell_failed(suggestion.number)
+
+    def _placeholder(self, known: Mapping[str, float]) -> list[float]:
+        return placeholder(known, self.study, list(self._trials.values()))
+
+    def _unseen(self) -> Iterator[Mapping[str, Value]]:
+        """Feasible assignments whose candidates were never tried."""
+        space, rng = self.plan.space, random.Random(f"{self.plan.seed}/{len(self._trials)}")
+        if space.is_finite and space.size <= UNSEEN_TRIES:
+            assignments = list(space.enumerate())
+            rng.shuffle(assignments)
+        else:
+            assignments = [space.draw(rng) for _ in range(UNSEEN_TRIES)]
+        for values in assignments:
+            drawn = space.decode(values)
+            if drawn.architecture is None:
+                continue
+            candidate = Candidate(space.bind(drawn.architecture, self.plan.shape), drawn.training)
+            known = known_values(self.plan.objectives, candidate.architecture)
+            is_new = self.store.find(self.study, candidate.key, self.plan.seed) is None
+            if is_new and not violations(self.plan, candidate.architecture, known):
+                yield values
+
+    # Training
+
+    def _take_up(self, trial: StoredTrial) -> None:
+        """Goes on with a trial that an earlier run left behind."""
+        if self.plan.shape is not None and not len(self.store.memory(self.study, trial.number)):
+            self.store.add_memory(trial, predicted_memory(trial.candidate))
+        if trial.step < self.plan.schedule(trial.candidate.architecture).total_steps:
+            self._submit(trial, event="goes on")
+            return
+        # It was killed between its last result and its end: all that is needed is on record.
+        found = self.store.measurements(self.study, trial.number)
+        rows = found[(found["step"] == trial.step) & (found["split"] == "validation")]
+        own = rows[rows["context"].isna() | (rows["context"] == trial.candidate.architecture.max_context)]
+        self._complete(trial, dict(zip(own["metric"], own["value"], strict=True)))
+
+    def _submit(self, trial: StoredTrial, event: str) -> None:
+        self._trials[trial.number] = trial
+        job = self._next_job(trial)
+        self.say(f"trial {trial.number} {event}: {describe(trial.candidate)}")
+        self._active[self.executor.submit(job)] = (trial, job)
+
+    def _next_job(self, trial: StoredTrial) -> Job:
+        schedule = self.plan.schedule(trial.candidate.architecture)
+        files = Files(self.store.files)
+        # A checkpoint that was deleted is made again from the one before it.
+        kept = [found for found in trial.checkpoints if found.step <= trial.step and files.exists(found.path)]
+        start = max(kept, key=lambda found: found.step) if kept and self.plan.shape is not None else None
+        from_step = start.step if start is not None else 0
+        return Job(
+            kind="train",
+            candidate=trial.candidate,
+            task=self.plan.task,
+            seed=trial.seed,
+            schedule=schedule,
+            from_step=from_step,
+            to_step=next(step for step in schedule.rung_steps if step > min(from_step, schedule.total_steps - 1)),
+            checkpoint=start,
+            files=self.store.files,
+            folder=f"{_folder(self.plan.name, self.store.label)}/{trial.candidate.key}-{trial.seed}",
+            trainer=self.plan.trainer,
+        )
+
+    def _handle(self, future: Future[Result]) -> None:
+        trial, job = self._active.pop(future)
+        error = future.exception()
+        if isinstance(error, InputError):
+            raise error
+        if error is not None:
+            self._retry(trial, error)
+            return
+        result = future.result()
+        if result.failure is not None:
+            self._fail(trial, result.failure)
+            return
+        trial = self.store.record_result(trial, result, step=job.to_step)
+        contexts = (None, trial.candidate.architecture.max_context)
+        if job.to_step < job.schedule.total_steps:
+            self._trials[trial.number] = trial
+            if not self._is_late:
+                self.store.add_decision(trial, Decision("continue", f"rung at step {job.to_step} reached"))
+                self._submit(trial, event=f"at step {job.to_step} of {job.schedule.total_steps}")
+            return
+        self._complete(trial, {found.metric: found.value for found in result.measurements if found.context in contexts})
+
+    def _retry(self, trial: StoredTrial, error: BaseException) -> None:
+        """The machine's fault: the job is run again, a stated number of times."""
+        self._retries[trial.number] = self._retries.get(trial.number, 0) + 1
+        if self._retries[trial.number] <= RETRIES:
+            self._submit(trial, event=f"starts again ({error})")
+        else:
+            self._fail(trial, Failure(kind="crashed", reason=f"{error} ({RETRIES + 1} times)"))
+
+    def _fail(self, trial: StoredTrial, failure: Failure) -> None:
+        trial = self.store.fail(trial, failure)
+        self._trials[trial.number] = trial
+        if trial.optuna_number is not None:
+            self.mirror.tell_failed(trial.optuna_number)
+        self.say(f"trial {trial.number} failed: {failure.reason}")
+
+    def _complete(self, trial: StoredTrial, measured: Mapping[str, float]) -> None:
+        values = {
+            objective.name: trial.values.get(objective.name, measured.get(objective.name, float("nan")))
+            for objective in self.plan.objectives
+        }
+        trial = self.store.complete(trial, values, reason="trained to the end of its budget")
+        self._trials[trial.number] = trial
+        self._finished_here += 1
+        if trial.optuna_number is not None:
+            self.mirror.tell_complete(trial.optuna_number, [values[found.name] for found in self.plan.objectives])
+        self.record_front()
+        shown = ", ".join(
+            f"{found.name} {format_bytes(values[found.name]) if found.is_bytes else f'{values[found.name]:.5g}'}"
+            for found in self.plan.objectives
+        )
+        self.say(f"trial {trial.number} complete: {shown}")
+
+    # Recording
+
+    def _mend_front(self) -> None:
+        """Records the front if a kill came between the end of a trial and its front."""
+        members = front_members(list(self._trials.values()), self.study)
+        self._hypervolume = self._volume()
+        recorded = [int(number) for number in self.store.front(self.study)["trial"]]
+        if sorted(trial.number for trial in members) != sorted(recorded):
+            self.record_front()
+
+    def record_front(self) -> None:
+        """Writes the front of this moment and its hypervolume, if a candidate is complete."""
+        members = front_members(list(self._trials.values()), self.study)
+        if not members:
+            return
+        self._hypervolume = self._volume()
+        self.store.add_front(
+            self.study,
+            members=[trial.number for trial in members],
+            hypervolume=self._hypervolume,
+            trials_done=self._count(*STARTED),
+            tokens=sum(trial.tokens for trial in self._trials.values()),
+        )
+
+    def _volume(self) -> float | None:
+        """The hypervolume of all complete trials, or None where there is none or an objective has no scale."""
+        scale = axes(self.study.objectives)
+        complete = [trial for trial in self._trials.values() if trial.state == "complete"]
+        if scale is None or not complete:
+            return None
+        return hypervolume([[trial.values[found.name] for found in self.study.objectives] for trial in complete], scale)
+
+    def say(self, event: str) -> None:
+        """Tells whoever listens how far the run is."""
+        elapsed = time.monotonic() - self._begun
+        members = front_members(list(self._trials.values()), self.study)
+        ended = self._count("complete", "failed")
+        left = max(self._target - ended, 0) * elapsed / self._finished_here if self._finished_here else None
+        self.report(
+            Progress(
+                event=event,
+                target=self._target,
+                complete=self._count("complete"),
+                running=self._count("running"),
+                failed=self._count("failed"),
+                infeasible=self._count("infeasible"),
+                duplicates=self._duplicates,
+                seconds=elapsed,
+                seconds_left=left,
+                hypervolume=self._hypervolume,
+                front=tuple((trial.number, trial.values) for trial in members),
+            )
+        )
+
+
+def _folder(name: str, store: str) -> str:
+    """A folder of its own for a study: its name without what file systems dislike, and a hash of name and store."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)[:80]
+    return f"{plain}-{hashlib.sha256(f'{store}/{name}'.encode()).hexdigest()[:8]}"

@@ -1,0 +1,77 @@
+"""Opens Optuna's mirror of a study and makes it agree with our tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nas import catalog
+from nas.errors import StudyError
+from nas.search.mirror import Mirror, Mirrored, open_storage
+from nas.search.samplers import SamplerAdapter
+from nas.space.invert import assignments
+from nas.specs.base import Value
+from nas.store import Store, StoredStudy, StoredTrial
+from nas.study.plan import Plan
+from nas.study.standing import placeholder
+
+
+def open_mirror(plan: Plan, store: Store, study: StoredStudy) -> Mirror:
+    """The mirror of a study, reconciled."""
+    adapter = sampler_class(plan.sampler.name)(
+        seed=plan.seed, population=plan.sampler.population, startup=plan.sampler.startup
+    )
+    mirror = Mirror(
+        storage=open_storage(store.url, store.engine_kwargs),
+        name=plan.name,
+        space=plan.space,
+        directions=[objective.direction for objective in plan.objectives],
+        sampler=adapter,
+    )
+    trials = store.trials(study)
+    made = mirror.reconcile([_mirrored(trial, plan, placeholder(trial.values, study, trials)) for trial in trials])
+    for position, number in made.items():
+        store.set_optuna_number(trials[position], number)
+    return mirror
+
+
+def sampler_class(name: str) -> type[SamplerAdapter]:
+    """The adapter of a sampler of catalog.SAMPLERS, or the user's own "module:Class".
+
+    Raises:
+        StudyError: it is no such class.
+    """
+    found = catalog.load("sampler", name)
+    if not (isinstance(found, type) and issubclass(found, SamplerAdapter)):
+        raise StudyError(f"sampler '{name}' must name a class derived from nas.search.samplers.SamplerAdapter")
+    return found
+
+
+def _mirrored(trial: StoredTrial, plan: Plan, worst: Sequence[float]) -> Mirrored:
+    """
+    Args:
+        trial: of ours.
+        plan: of its study.
+        worst: values that stand in for those of an infeasible trial.
+    """
+    values = [trial.values.get(objective.name) for objective in plan.objectives]
+    complete = trial.state == "complete" and None not in values
+    infeasible = worst if trial.state == "infeasible" else None
+    return Mirrored(
+        ours=trial.number,
+        number=trial.optuna_number,
+        parameters=_parameters(trial, plan),
+        values=[float(value) for value in values if value is not None] if complete else infeasible,
+        violations={trial.reason: 1.0} if trial.state == "infeasible" else {},
+        is_running=trial.state in ("running", "paused"),
+    )
+
+
+def _parameters(trial: StoredTrial, plan: Plan) -> Mapping[str, Value]:
+    """An assignment of the space's parameters that decodes to the trial's candidate."""
+    unbound = replace(trial.candidate.architecture, vocabulary=None, head=None)
+    training = {f"training.{name}": value for name, value in trial.candidate.training}
+    for values in assignments(plan.space, unbound):
+        if plan.space.decode({**values, **training}).architecture == unbound:
+            return {**values, **training}
+    return training

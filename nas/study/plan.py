@@ -1,0 +1,253 @@
+"""A study ready to run: what it searches, how a candidate is evaluated, and how fronts are scaled.
+
+In: a study file's `StudyConfig`, or a user's own evaluator. Out: a `Plan`, the same for both, so
+that there is one loop. Making one loads the task, and so torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nas.config import SamplerWords, StudyConfig
+from nas.errors import StudyError
+from nas.measure.function import EvaluationFunction, FunctionEvaluator
+from nas.objectives import Objective, known_values
+from nas.pareto import Axis
+from nas.records import Evaluator, Schedule, TaskReference
+from nas.space.architecture import Architecture
+from nas.space.constraints import Constraint, Figure
+from nas.space.space import Space
+from nas.specs.tasks import TaskShape
+from nas.store import StoredObjective
+
+SCALE_DRAWS = 4_096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study ready to run.
+
+    Attributes:
+        name: of the study in its store.
+        space: that candidates are drawn from.
+        objectives: two or more.
+        sampler: its name and settings.
+        seed: of the search and of every training.
+        resolved: plain values for the store.
+        evaluator: does the jobs.
+        task: with the version of its data.
+        shape: what the task fixes of a model, or None for a user's own evaluator.
+        schedule: how the budget of an architecture is spent.
+        trainer: arguments for lightning.Trainer.
+        trials: asked for by the study file, or None.
+    """
+
+    name: str
+    space: Space
+    objectives: tuple[Objective, ...]
+    sampler: SamplerWords
+    seed: int
+    resolved: Mapping[str, Any]
+    evaluator: Evaluator
+    task: TaskReference
+    shape: TaskShape | None
+    schedule: Callable[[Architecture], Schedule]
+    trainer: tuple[tuple[str, Any], ...] = ()
+    trials: int | None = None
+
+
+def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
+    """The plan of a study file; reads the task's data.
+
+    Args:
+        config: checked.
+        data_version: the version that the data must have, if the study was made before.
+
+    Raises:
+        DataError: the data cannot be used, or is not what it was when the study was made.
+    """
+    from nas.measure.train import TrainingEvaluator, flops_per_step
+    from nas.measure.trainer import make_trainer, quiet
+    from nas.tasks.load import load_task
+
+    task = load_task(replace(config.task, data_version=data_version))
+    longest = max(int(context) for context in config.space.globals["max_context"].domain.grid or (1,))
+    task.check(tokens=config.budget.tokens_per_step, max_context=longest)
+    baseline = task.baseline("validation")
+    with quiet():
+        # A setting that Lightning refuses must be found before anything is written.
+        make_trainer(dict(config.trainer), steps=0, gradient_clip=0.0, folder=tempfile.gettempdir())
+    reference = replace(config.task, data_version=task.data_version)
+
+    def schedule(architecture: Architecture) -> Schedule:
+        return config.schedule(flops_per_step(architecture, task, config.budget.tokens_per_step, config.seed))
+
+    return Plan(
+        name=config.name,
+        space=config.space,
+        objectives=tuple(replace(found, worst=baseline.get(found.name)) for found in config.objectives),
+        sampler=config.sampler,
+        seed=config.seed,
+        resolved={**config.resolved, "data_version": task.data_version},
+        evaluator=TrainingEvaluator(),
+        task=reference,
+        shape=task.shape,
+        schedule=schedule,
+        trainer=config.trainer,
+        trials=config.trials,
+    )
+
+
+def plan_from_function(
+    *,
+    name: str,
+    space: Space,
+    evaluate: EvaluationFunction,
+    objectives: Sequence[Objective],
+    sampler: str,
+    seed: int,
+) -> Plan:
+    """The plan of a user's own evaluator: any function of an architecture, with one rung.
+
+    Raises:
+        StudyError: fewer than two objectives, none of them measured, or one given twice.
+    """
+    names = [objective.name for objective in objectives]
+    if len(set(names)) < 2 or len(set(names)) < len(names):
+        raise StudyError(f"a study needs two or more objectives of different names, not {names}")
+    measured = tuple(objective.name for objective in objectives if objective.known is None)
+    if not measured:
+        raise StudyError("at least one objective must be measured: leave out its 'known'")
+    resolved = {
+        "name": name,
+        "space": dict(space.source),
+        "evaluate": _name(evaluate),
+        "objectives": [
+            {"name": objective.name, "direction": objective.direction, "limit": objective.limit}
+            for objective in objectives
+        ],
+        "sampler": {"name": sampler},
+        "seed": seed,
+    }
+    return Plan(
+        name=name,
+        space=space,
+        objectives=tuple(objectives),
+        sampler=SamplerWords(name=sampler),
+        seed=seed,
+        resolved=resolved,
+        evaluator=FunctionEvaluator(evaluate, measured),
+        task=TaskReference(name="function"),
+        shape=None,
+        schedule=lambda architecture: Schedule(tokens_per_step=1, rung_steps=(1,)),
+    )
+
+
+def _name(evaluate: EvaluationFunction) -> str:
+    """ "module:name" of a function; of the class, for an object that is called like one."""
+    named = evaluate if inspect.isroutine(evaluate) else type(evaluate)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def stored_objectives(plan: Plan) -> tuple[StoredObjective, ...]:
+    """The objectives with the scale of their axes, fixed for the study's life.
+
+    Measured ones run from the trivial baseline to the best value that there is; known ones from
+    their limit, else the largest of 4,096 draws, to the smallest of them; bytes in powers of two.
+    """
+    draws = _draws(plan)
+    found = []
+    for objective in plan.objectives:
+        if objective.known is None:
+            ideal, reference = objective.best, objective.worst
+        else:
+            values = [float(objective.known(architecture)) for architecture in draws]
+            ends = (min(values), max(values)) if objective.direction == "minimize" else (max(values), min(values))
+            limit = _limit(objective, plan.space)
+            ideal, reference = ends[0], ends[1] if limit is None else limit
+        found.append(
+            StoredObjective(
+                name=objective.name,
+                direction=objective.direction,
+                unit=objective.unit,
+                known=objective.known is not None,
+                reference=reference,
+                ideal=ideal,
+                log2=objective.is_bytes,
+            )
+        )
+    return tuple(found)
+
+
+def axes(objectives: Sequence[StoredObjective]) -> tuple[Axis, ...] | None:
+    """The axes of the hypervolume, or None where an objective has no scale."""
+    found = []
+    for objective in objectives:
+        if objective.ideal is None or objective.reference is None:
+            return None
+        found.append(
+            Axis(
+                direction=objective.direction,
+                ideal=objective.ideal,
+                reference=objective.reference,
+                log2=objective.log2,
+            )
+        )
+    return tuple(found)
+
+
+def _draws(plan: Plan) -> list[Architecture]:
+    rng = random.Random(0)
+    drawn = (plan.space.decode(plan.space.draw(rng)).architecture for _ in range(SCALE_DRAWS))
+    networks = (plan.space.bind(architecture, plan.shape) for architecture in drawn if architecture is not None)
+    excluded: Counter[str] = Counter()
+    found = []
+    for network in networks:
+        # What no candidate may be must not set the scale: an ideal beyond a limit would turn the axis round.
+        broken = violations(plan, network, known_values(plan.objectives, network))
+        excluded.update(rule.partition(" (it is")[0] for rule in broken)
+        if not broken:
+            found.append(network)
+    if not found:
+        worst = f"'{excluded.most_common(1)[0][0]}' excludes most of them" if excluded else "no network can be built"
+        raise StudyError(f"space '{plan.space.name}': none of {SCALE_DRAWS:,} draws is feasible; {worst}")
+    return found
+
+
+def violations(plan: Plan, architecture: Architecture, known: Mapping[str, float]) -> dict[str, float]:
+    """The limits that a bound architecture breaks, in words, and how far, above 0.
+
+    Args:
+        plan: with the constraints of its space and the limits of its objectives.
+        architecture: bound to the task.
+        known: the values of the known objectives.
+    """
+    broken = {
+        rule.explain(architecture): rule.violation(architecture) for rule in plan.space.broken_constraints(architecture)
+    }
+    for objective in plan.objectives:
+        if objective.known is not None and objective.violation(known[objective.name]) > 0:
+            sign = "<=" if objective.direction == "minimize" else ">="
+            form = ",.0f" if objective.is_bytes else ",.6g"
+            text = f"{objective.name} {sign} {objective.limit:{form}} (it is {known[objective.name]:{form}})"
+            broken[text] = objective.violation(known[objective.name])
+    return broken
+
+
+def _limit(objective: Objective, space: Space) -> float | None:
+    """The tightest limit on an objective: its own, or a constraint of the space on the same figure."""
+    limits = [] if objective.limit is None else [objective.limit]
+    strictest = min if objective.direction == "minimize" else max
+    operators = ("<=", "<") if objective.direction == "minimize" else (">=", ">")
+    limits += [rule.limit for rule in space.constraints if _is_on(rule, objective) and rule.op in operators]
+    return strictest(limits) if limits else None
+
+
+def _is_on(rule: Constraint, objective: Objective) -> bool:
+    return isinstance(rule.measure, Figure) and rule.measure == objective.known

@@ -1,0 +1,389 @@
+"""A study: the door to everything, from Python and from the command line.
+
+In: a study file, the name of a stored study, or a user's own evaluator. Out: a front in SQL, and
+from it reports and checkpoints.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from nas import catalog
+from nas.config import CHANGEABLE, StudyConfig, changed_keys, config_from_resolved, load_study_config
+from nas.errors import InputError, StoreError, StudyError, did_you_mean
+from nas.files import Files
+from nas.objectives import Objective
+from nas.space.space import Space
+from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
+from nas.units import parse_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nas.measure.function import EvaluationFunction
+    from nas.study.loop import Executor
+    from nas.study.plan import Plan
+    from nas.study.progress import Progress
+
+DEFAULT_STORE = "sqlite:///nas.db"
+
+
+class Study:
+    """A search, in a store that remembers it.
+
+    Args:
+        name: in the store.
+        space: to draw architectures from.
+        evaluate: any importable function of an architecture that returns the measured objectives
+            by name.
+        objectives: two or more; those with `known` are computed before anything is evaluated.
+        sampler: a name of catalog.SAMPLERS.
+        store: URL of the database; made when the study is first run.
+        seed: of everything that is drawn.
+        files: folder or fsspec URL for checkpoints; beside the database by default.
+
+    Raises:
+        InputError: a rule is broken; nothing is written.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        space: Space,
+        evaluate: EvaluationFunction,
+        objectives: Sequence[Objective],
+        sampler: str = "nsga2",
+        store: str = DEFAULT_STORE,
+        seed: int = 0,
+        files: str | None = None,
+    ) -> None:
+        from nas.study.plan import plan_from_function
+
+        catalog.load("sampler", sampler)
+        self.name = name
+        self._config: StudyConfig | None = None
+        self._plan: Plan | None = plan_from_function(
+            name=name, space=space, evaluate=evaluate, objectives=objectives, sampler=sampler, seed=seed
+        )
+        self._url, self._files = store, files
+        self._store: Store | None = None
+
+    @classmethod
+    def load(
+        cls,
+        study: str | Path,
+        *,
+        store: str = DEFAULT_STORE,
+        files: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Study:
+        """The study of a file, or one that the store holds under that name.
+
+        Args:
+            study: path of a study file, name of a shipped study, or name in the store.
+            store: URL of the database; not made before `run`.
+            files: folder or fsspec URL for checkpoints; beside the database by default.
+            settings: dotted keys and YAML values that take the place of the file's.
+
+        Raises:
+            InputError: no such study, or its file breaks a rule; nothing is written.
+        """
+        made = cls.__new__(cls)
+        made._url, made._files, made._plan, made._store = store, files, None, None
+        stored = None if Path(study).is_file() else made._stored_names()
+        if stored is not None and str(study) in stored:
+            if settings:
+                raise StudyError(f"'{study}' is a stored study: name its file to change {', '.join(settings)}")
+            made.name = str(study)
+            resolved = made._opened().study(made.name).resolved
+            made._config = config_from_resolved(_words(resolved)) if "task" in resolved else None
+            return made
+        try:
+            made._config = load_study_config(study, settings)
+        except StudyError as error:
+            if not Path(study).suffix and str(error).startswith("no file"):
+                # It was no file's name; then the store must hold it, or say why it cannot be asked.
+                made._opened().study(str(study))
+                raise StudyError(f"no study '{study}' in the store: {did_you_mean(study, stored or ())}") from None
+            raise
+        made.name = made._config.name
+        return made
+
+    @property
+    def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            StoreError: it does not exist yet, or is not one of ours.
+        """
+        return self._opened()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether a run of the study has begun before."""
+        return self.name in (self._stored_names() or ())
+
+    def run(
+        self,
+        *,
+        trials: int | None = None,
+        seconds: float | None = None,
+        workers: int = 0,
+        dask: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> pd.DataFrame:
+        """Runs the study, or goes on with it, until its candidates are trained.
+
+        Args:
+            trials: distinct candidates to train, in total over all runs; as the study says by default.
+            seconds: after which nothing new is begun; what runs is finished up to its next rung.
+            workers: processes of this machine; 0 trains in this one.
+            dask: address of a Dask scheduler, whose workers train instead.
+            progress: called at every event.
+
+        Returns:
+            The front, as `front` gives it.
+
+        Raises:
+            InputError: a rule is broken, or the study in the store differs; nothing is written.
+        """
+        from nas.study.loop import Loop
+        from nas.study.mirror import open_mirror, sampler_class
+
+        if trials is not None and trials < 1:
+            raise StudyError(f"trials must be at least 1, not {trials}")
+        if workers < 0:
+            raise StudyError(f"workers must be 0 (this process) or more, not {workers}")
+        if workers and dask is not None:
+            raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
+        earlier = self._refuse_changes()
+        plan = self._made_plan(earlier)
+        target = trials or plan.trials or _stored_trials(earlier)
+        if target is None:
+            raise StudyError("how many candidates? give trials=")
+        deadline = None if seconds is None else time.monotonic() + seconds
+        # Whatever can be wrong with the input is found before anything is written.
+        sampler_class(plan.sampler.name)
+        if self._files is not None:
+            Files(self._files)
+        objectives = () if earlier is not None else self._scaled(plan)
+        executor = _executor(plan, workers, dask)
+        try:
+            stored = self._enter(plan, earlier, target, objectives)
+            with self.store.driving(stored):
+                mirror = open_mirror(plan, self.store, stored)
+                try:
+                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, deadline)
+                    loop.run(target)
+                    if loop.exhausted:
+                        loop.say("space exhausted: every feasible candidate was tried")
+                finally:
+                    mirror.close()
+        finally:
+            executor.close()
+        return self.front()
+
+    def front(self) -> pd.DataFrame:
+        """The last recorded front: trial, fingerprint and one column for each objective.
+
+        Raises:
+            StoreError: the study was never run.
+        """
+        return self.store.front(self.store.study(self.name))
+
+    def trial(self, number: int) -> StoredTrial:
+        """One trial.
+
+        Raises:
+            StoreError: there is none of that number.
+        """
+        return self.store.trial(self.store.study(self.name), number)
+
+    def best(self, metric: str, under: Mapping[str, float] | None = None) -> StoredTrial:
+        """The complete trial that is best in one objective, within limits on others.
+
+        Args:
+            metric: an objective.
+            under: objective → the largest value allowed (the smallest, for one to maximise).
+
+        Raises:
+            StudyError: an unknown objective, or no complete trial within the limits.
+        """
+        study = self.store.study(self.name)
+        directions = {found.name: found.direction for found in study.objectives}
+        for name in (metric, *(under or {})):
+            if name not in directions:
+                raise StudyError(f"'{name}' is no objective of study '{self.name}': {did_you_mean(name, directions)}")
+        complete = self.store.trials(study, states=["complete"])
+        signs = {name: 1.0 if direction == "minimize" else -1.0 for name, direction in directions.items()}
+        within = [
+            trial
+            for trial in complete
+            if all(signs[name] * trial.values[name] <= signs[name] * limit for name, limit in (under or {}).items())
+        ]
+        if not within:
+            nearest = [
+                f"{name}={_exact(min(complete, key=lambda trial: signs[name] * trial.values[name]).values[name])}"
+                for name in (under or {})
+                if complete
+            ]
+            hint = f"the nearest limit that has one: {', '.join(nearest)}" if nearest else "none is complete yet"
+            raise StudyError(f"study '{self.name}' has no complete trial within the limits; {hint}")
+        return min(within, key=lambda trial: (signs[metric] * trial.values[metric], trial.number))
+
+    def export(self, trial: StoredTrial, folder: str | Path, *, format_name: str = "bundle") -> Path:
+        """Writes a trained candidate as a checkpoint that runs elsewhere, scored on the test part now.
+
+        Args:
+            trial: a complete one.
+            folder: new or empty.
+            format_name: of catalog.EXPORT_FORMATS.
+
+        Raises:
+            InputError: an unknown format, a trial that is not complete, a damaged checkpoint, or a
+                folder that is not empty; nothing is written.
+        """
+        from nas.study.export import export_trial
+
+        if self._config is None:
+            raise StudyError(f"study '{self.name}' has an evaluator of its own: nas keeps no checkpoint to export")
+        plan = self._made_plan(self.store.study(self.name))
+        return export_trial(self.store, plan, trial, Path(folder), format_name=format_name)
+
+    def close(self) -> None:
+        """Lets go of the database."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self, *, create: bool = False) -> Store:
+        if self._store is None:
+            self._store = Store.open(self._url, create=create, files=self._files)
+        return self._store
+
+    def _stored_names(self) -> list[str] | None:
+        """Names of the studies in the store, or None if there is no store to open."""
+        try:
+            return [study.name for study in self._opened().studies()]
+        except StoreError:
+            return None
+
+    def _refuse_changes(self) -> StoredStudy | None:
+        """The study's row, if it was run before; refuses to go on with a study that was edited."""
+        names = self._stored_names()
+        if names is None or self.name not in names:
+            return None
+        earlier = self.store.study(self.name)
+        resolved = self._config.resolved if self._config is not None else None
+        if resolved is None and self._plan is not None:
+            resolved = self._plan.resolved
+        if resolved is None:
+            raise StudyError(f"study '{self.name}' has an evaluator of its own: run it from the Python that made it")
+        changed = changed_keys(_words(earlier.resolved), resolved)
+        if changed:
+            raise StudyError(
+                f"study '{self.name}' was made with other values of {', '.join(changed)}; "
+                f"only {', '.join(CHANGEABLE)}, time and workers may change. Restore them, or take another --name NEW"
+            )
+        return earlier
+
+    def _made_plan(self, earlier: StoredStudy | None) -> Plan:
+        if self._plan is None:
+            from nas.study.plan import plan_from_config
+
+            assert self._config is not None
+            version = "" if earlier is None else str(earlier.resolved.get("data_version", ""))
+            self._plan = plan_from_config(self._config, version)
+        return self._plan
+
+    def _scaled(self, plan: Plan) -> tuple[StoredObjective, ...]:
+        """The objectives with their scales; fails where next to nothing is feasible."""
+        from nas.study.plan import stored_objectives
+
+        next(plan.space.samples(plan.seed, shape=plan.shape))
+        return stored_objectives(plan)
+
+    def _enter(
+        self, plan: Plan, earlier: StoredStudy | None, target: int, objectives: Sequence[StoredObjective]
+    ) -> StoredStudy:
+        """The study's row, made on the first run."""
+        from nas.measure.environment import current_environment
+
+        resolved = {**plan.resolved, "trials": target}
+        if earlier is None:
+            self._opened(create=True)
+            stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
+        else:
+            stored = self.store.update_resolved(earlier, resolved)
+        self.store.add_environment(stored, current_environment())
+        return stored
+
+
+def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The words of a resolved study that a study file has too."""
+    return {key: value for key, value in resolved.items() if key != "data_version"}
+
+
+def _stored_trials(earlier: StoredStudy | None) -> int | None:
+    return None if earlier is None else int(earlier.resolved["trials"])
+
+
+def _executor(plan: Plan, workers: int, dask: str | None) -> Executor:
+    if dask is not None:
+        from nas.executors.dask import DaskExecutor
+
+        return DaskExecutor(plan.evaluator, dask)
+    if workers == 0:
+        from nas.executors.inline import InlineExecutor
+
+        return InlineExecutor(plan.evaluator)
+    from nas.executors.local import LocalExecutor
+
+    try:
+        pickle.dumps(plan.evaluator)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise StudyError(
+            f"workers are other processes, so the evaluator must be an importable function: {error}"
+        ) from None
+    return LocalExecutor(plan.evaluator, workers)
+
+
+def _exact(value: float) -> str:
+    """A limit that the value itself meets when it is typed in again."""
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _ignore(progress: Progress) -> None:
+    """No one is listening."""
+
+
+def parse_limits(texts: Sequence[str]) -> dict[str, float]:
+    """The limits of "serve_bytes=8MiB" texts.
+
+    Raises:
+        StudyError: a text of another form, or an unknown unit.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = text.replace("<=", "=").replace(">=", "=").rpartition("=")
+        if not equals or not name:
+            raise StudyError(f"'{text}' is no limit: write objective=value, such as serve_bytes=8MiB")
+        try:
+            found[name.strip()] = parse_bytes(value)
+        except InputError as error:
+            raise StudyError(f"limit '{text}': {error}") from None
+    return found

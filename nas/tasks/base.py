@@ -1,0 +1,148 @@
+"""What a task is: data, batches, loss, metrics and trivial baselines. It knows nothing of models.
+
+In: the options of a study's task. Out: training batches as a pure function of (seed, step),
+held-out batches that score the same positions for every context, and metrics with the names and
+units of the task's specification.
+
+Legend: B sequences, L positions, N positions of a batch in one row, V token kinds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nas.errors import DataError
+from nas.records import Split
+from nas.specs.tasks import TaskShape, TaskSpec
+from nas.tasks.metrics import IGNORED, Metrics, summed_nats
+from nas.tasks.tokenizers import Tokenizer
+
+__all__ = ["IGNORED", "Batch", "Task", "hashed"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences of one length.
+
+    Attributes:
+        inputs_BL: int64 tokens.
+        targets_BL: int64: what the model is to say at each position, −100 where nothing is scored.
+    """
+
+    inputs_BL: Tensor
+    targets_BL: Tensor
+
+    def __post_init__(self) -> None:
+        assert self.inputs_BL.shape == self.targets_BL.shape and self.inputs_BL.ndim == 2
+        assert self.inputs_BL.dtype == self.targets_BL.dtype == torch.int64
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a model reads in this batch."""
+        return self.inputs_BL.numel()
+
+
+class Task(ABC):
+    """A job that models are trained and measured on.
+
+    Attributes:
+        spec: the torch-free specification.
+        shape: what the task fixes of a model.
+        data_version: hash of the data that was read and of the options that shape it.
+        tokenizer: text to tokens and back; None where the tokens stand for no text.
+    """
+
+    spec: ClassVar[TaskSpec]
+    shape: TaskShape
+    data_version: str
+    tokenizer: Tokenizer | None
+
+    @abstractmethod
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Reads the data.
+
+        Args:
+            options: checked and completed by the specification.
+
+        Raises:
+            DataError: the data cannot be used as asked.
+        """
+
+    @classmethod
+    def source_stamp(cls, options: Mapping[str, Any]) -> tuple[object, ...]:
+        """What changes when the files behind the options do; cheap, for `load_task`'s cache."""
+        return ()
+
+    @abstractmethod
+    def step_length(self, *, seed: int, step: int, max_context: int) -> int:
+        """The length of the sequences of a training step, without making its batch."""
+
+    @abstractmethod
+    def training_batch(self, *, seed: int, step: int, tokens: int, max_context: int) -> Batch:
+        """The batch of one training step: a pure function of its arguments.
+
+        Args:
+            seed: of the training.
+            step: from 0.
+            tokens: of the batch; less by a part of a sequence where the step's length does not divide it.
+            max_context: most tokens of a sequence.
+
+        Raises:
+            DataError: no sequence of that context can be had (see `check`).
+        """
+
+    @abstractmethod
+    def evaluation_batches(self, split: Split, *, context: int, tokens_per_batch: int) -> Iterator[Batch]:
+        """Held-out batches; the targets scored are the same, each once, for every context and batch size.
+
+        Args:
+            split: "validation" or "test".
+            context: most tokens that the model sees at once.
+            tokens_per_batch: most tokens of a batch, though never less than one sequence.
+        """
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """Fresh accumulators of every metric of the specification."""
+
+    @abstractmethod
+    def baseline(self, split: Split) -> dict[str, float]:
+        """What a trivial guesser scores, for every metric of the specification."""
+
+    @abstractmethod
+    def longest_sequence(self, max_context: int) -> int:
+        """The longest sequence that training with `max_context` needs, in tokens."""
+
+    def check(self, *, tokens: int, max_context: int) -> None:
+        """Whether training steps of `tokens` tokens can be had for `max_context`.
+
+        Raises:
+            DataError: with the nearest valid value.
+        """
+        if max_context < 1:
+            raise DataError(f"max_context must be at least 1 token, not {max_context}")
+        longest = self.longest_sequence(max_context)
+        if tokens < longest:
+            raise DataError(
+                f"a training step must hold one sequence: {tokens} tokens are less than {longest}; "
+                f"nearest: {longest} tokens per step"
+            )
+
+    def loss(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the scored positions; 0 where none is scored."""
+        nats, scored = summed_nats(logits_NV, targets_N)
+        return nats / scored.clamp(min=1)
+
+
+def hashed(facts: Mapping[str, object], digest: str = "") -> str:
+    """16 hexadecimal digits for plain facts and the digest of what was read."""
+    text = json.dumps([dict(sorted(facts.items())), digest])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""Units of bytes and of time: text in, numbers out.
+
+MiB is 2**20 bytes and MB is 10**6; both are accepted and never confused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from nas.errors import InputError, did_you_mean
+
+BYTES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+
+_QUANTITY = re.compile(r"^\s*(?P<number>[-+]?[\d_]*\.?\d+(?:[eE][-+]?\d+)?)\s*(?P<unit>[A-Za-z]*)\s*$")
+
+
+def parse_bytes(text: str | float) -> float:
+    """Bytes of "8 MiB", "24GB" or a plain number.
+
+    Raises:
+        InputError: no number, or a unit that does not exist.
+    """
+    return _parse(text, BYTES, "bytes", "8 MiB")
+
+
+def parse_seconds(text: str | float) -> float:
+    """Seconds of "30m", "2h", "90 s" or a plain number.
+
+    Raises:
+        InputError: no number, a negative one, or a unit that does not exist.
+    """
+    seconds = _parse(text, SECONDS, "time", "30 m")
+    if seconds < 0:
+        raise InputError(f"a time must not be negative, not '{text}'")
+    return seconds
+
+
+def parse_number(text: str | float) -> float:
+    """A number that has no unit.
+
+    Raises:
+        InputError: no number, or a unit.
+    """
+    return _parse(text, {}, "a number", "0.5")
+
+
+def format_bytes(count: float) -> str:
+    """Three significant digits in the binary unit that fits: 262144 is "256 KiB"."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if abs(count) >= BYTES[unit]:
+            return f"{_three_digits(count / BYTES[unit])} {unit}"
+    return f"{count:.0f} B"
+
+
+def format_count(count: float) -> str:
+    """Three significant digits with a decimal suffix: 2.4e12 is "2.4T"."""
+    for size, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(count) >= size:
+            return f"{_three_digits(count / size)}{suffix}"
+    return _three_digits(count)
+
+
+def _three_digits(number: float) -> str:
+    # From 999.5 on, three significant digits would be written 1e+03.
+    return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
+
+
+def _parse(text: str | float, units: Mapping[str, int], what: str, example: str) -> float:
+    if isinstance(text, int | float):
+        return float(text)
+    match = _QUANTITY.match(text)
+    if match is None:
+        kind = f"quantity of {what}: write a number and a unit" if units else "number: write one"
+        raise InputError(f"'{text}' is no {kind}, such as '{example}'")
+    unit = match["unit"]
+    if unit and not units:
+        raise InputError(f"'{text}' has a unit and must be a plain number, such as '{match['number']}'")
+    if unit and unit not in units:
+        raise InputError(f"unknown unit '{unit}' in '{text}': {did_you_mean(unit, units)}")
+    return float(match["number"].replace("_", "")) * (units[unit] if unit else 1)

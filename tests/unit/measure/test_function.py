@@ -1,0 +1,51 @@
+"""A user's own evaluator: what it returns is checked, what it raises is a failed trial."""
+
+from __future__ import annotations
+
+import pytest
+
+from nas.measure.function import FunctionEvaluator
+from nas.records import Candidate, Job, Schedule, TaskReference
+from nas.space import Architecture
+
+ARCHITECTURE = Architecture.from_mapping(
+    {"family": "decoder", "width": 8, "max_context": 16, "layers": [{"mixer": "full", "heads": 2}]}
+)
+JOB = Job(
+    kind="train",
+    candidate=Candidate(ARCHITECTURE),
+    task=TaskReference(name="function"),
+    seed=0,
+    schedule=Schedule(tokens_per_step=1, rung_steps=(1,)),
+    from_step=0,
+    to_step=1,
+)
+
+
+def test_what_it_returns_is_measured() -> None:
+    result = FunctionEvaluator(lambda found: {"quality": found.width, "extra": 2.0}, ("quality",)).evaluate(JOB)
+    assert {found.metric: found.value for found in result.measurements} == {"quality": 8.0, "extra": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [({"qualty": 1.0}, "did you mean 'qualty'"), ({"quality": float("nan")}, "finite"), (3.0, "mapping")],
+)
+def test_a_wrong_answer_fails_the_trial_with_its_reason(returned: object, words: str) -> None:
+    result = FunctionEvaluator(lambda found: returned, ("quality",)).evaluate(JOB)  # type: ignore[arg-type,return-value]
+    assert result.failure is not None and words in result.failure.reason
+    assert result.failure.kind == "crashed"
+
+
+def test_what_it_raises_is_a_failed_trial_with_its_traceback() -> None:
+    result = FunctionEvaluator(lambda found: {"quality": 1 / 0}, ("quality",)).evaluate(JOB)
+    assert result.failure is not None
+    assert "division by zero" in result.failure.reason and "ZeroDivisionError" in result.failure.traceback
+
+
+def test_ctrl_c_goes_through() -> None:
+    def stop(found: Architecture) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        FunctionEvaluator(stop, ("quality",)).evaluate(JOB)
