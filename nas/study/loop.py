@@ -23,6 +23,7 @@ from nas.records import Candidate, Decision, Failure, Job, Result
 from nas.search.mirror import Mirror, Suggestion
 from nas.specs.base import Value
 from nas.store import Store, StoredStudy, StoredTrial
+from nas.study.interrupts import Interrupts
 from nas.study.plan import Plan, axes, violations
 from nas.study.progress import Progress, describe
 from nas.study.standing import front_members, placeholder, predicted_memory
@@ -61,6 +62,7 @@ class Loop:
         mirror: of samplers and dashboard.
         executor: where jobs run.
         report: called at every event.
+        interrupts: whether the user asked to stop.
         deadline: of time.monotonic(), after which no further job is submitted.
     """
 
@@ -70,6 +72,7 @@ class Loop:
     mirror: Mirror
     executor: Executor
     report: Callable[[Progress], None]
+    interrupts: Interrupts
     deadline: float | None = None
     _trials: dict[int, StoredTrial] = field(default_factory=dict)
     _active: dict[Future[Result], tuple[StoredTrial, Job]] = field(default_factory=dict)
@@ -93,6 +96,7 @@ class Loop:
         self._mend_front()
         waiting = [trial for trial in self._trials.values() if trial.state == "running"]
         while True:
+            self.interrupts.check()
             while self._has_slot and not self._is_late:
                 if waiting:
                     self._take_up(waiting.pop(0))
@@ -256,6 +260,9 @@ class Loop:
     def _handle(self, future: Future[Result]) -> None:
         trial, job = self._active.pop(future)
         error = future.exception()
+        if error is not None or future.result().failure is not None:
+            # A failure that an interrupt caused is no failure of the candidate.
+            self.interrupts.check()
         if isinstance(error, InputError):
             raise error
         if error is not None:

@@ -153,6 +153,7 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study in the store differs; nothing is written.
         """
+        from nas.study.interrupts import noted
         from nas.study.loop import Loop
         from nas.study.mirror import open_mirror, sampler_class
 
@@ -176,10 +177,10 @@ class Study:
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, objectives)
-            with self.store.driving(stored):
+            with noted() as interrupts, self.store.driving(stored):
                 mirror = open_mirror(plan, self.store, stored)
                 try:
-                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, deadline)
+                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, deadline)
                     loop.run(target)
                     if loop.exhausted:
                         loop.say("space exhausted: every feasible candidate was tried")
