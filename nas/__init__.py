@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nas.cost.estimate import Estimate, estimate
     from nas.errors import NasError
     from nas.export.bundle import Bundle, load_bundle
+    from nas.models.beam import beam_search
     from nas.models.build import build
     from nas.models.generate import generate
     from nas.objectives import Objective
@@ -24,16 +25,19 @@ if TYPE_CHECKING:
     from nas.space.space import Space
     from nas.store import Store
     from nas.study.study import Study
+    from nas.tasks.inputs import Inputs
 
 __all__ = [
     "Architecture",
     "Bundle",
     "Estimate",
+    "Inputs",
     "NasError",
     "Objective",
     "Space",
     "Store",
     "Study",
+    "beam_search",
     "build",
     "estimate",
     "generate",
@@ -44,11 +48,13 @@ _HOMES = {
     "Architecture": "nas.space.architecture",
     "Bundle": "nas.export.bundle",
     "Estimate": "nas.cost.estimate",
+    "Inputs": "nas.tasks.inputs",
     "NasError": "nas.errors",
     "Objective": "nas.objectives",
     "Space": "nas.space.space",
     "Store": "nas.store",
     "Study": "nas.study.study",
+    "beam_search": "nas.models.beam",
     "build": "nas.models.build",
     "estimate": "nas.cost.estimate",
     "generate": "nas.models.generate",

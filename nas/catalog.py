@@ -17,17 +17,34 @@ from typing import Any, Final
 from nas.errors import InputError, did_you_mean
 
 MIXERS: Final[Mapping[str, str]] = {
-    "full": "nas.specs.mixers:FullAttention",
-    "sliding_window": "nas.specs.mixers:SlidingWindow",
+    "full": "nas.specs.mixers.softmax:FullAttention",
+    "sliding_window": "nas.specs.mixers.softmax:SlidingWindow",
+    "latent": "nas.specs.mixers.latent:LatentAttention",
+    "linear": "nas.specs.mixers.linear:LinearAttention",
+    "retention": "nas.specs.mixers.linear:Retention",
+    "gated_linear": "nas.specs.mixers.linear:GatedLinearAttention",
+    "delta": "nas.specs.mixers.delta:DeltaNet",
+    "gated_delta": "nas.specs.mixers.delta:GatedDeltaNet",
+    "mamba2": "nas.specs.mixers.state_space:Mamba2",
+    "lstm": "nas.specs.mixers.recurrent:LSTM",
+    "gru": "nas.specs.mixers.recurrent:GRU",
+    "rnn": "nas.specs.mixers.recurrent:RNN",
+    "gated_conv": "nas.specs.mixers.convolution:GatedConvolution",
+    "none": "nas.specs.mixers.convolution:NoMixer",
 }
 
 MLPS: Final[Mapping[str, str]] = {
     "swiglu": "nas.specs.mlps:SwiGLU",
+    "gelu": "nas.specs.mlps:GELU",
+    "geglu": "nas.specs.mlps:GEGLU",
     "none": "nas.specs.mlps:NoMLP",
 }
 
 FAMILIES: Final[Mapping[str, str]] = {
     "decoder": "nas.specs.families:Decoder",
+    "encoder": "nas.specs.families:Encoder",
+    "prefix_lm": "nas.specs.families:PrefixLM",
+    "encoder_decoder": "nas.specs.families:EncoderDecoder",
 }
 
 TASKS: Final[Mapping[str, str]] = {

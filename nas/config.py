@@ -19,12 +19,13 @@ from nas import catalog
 from nas.errors import InputError, StudyError, did_you_mean
 from nas.objectives import Objective, named_objective
 from nas.records import Schedule, TaskReference
-from nas.space.architecture import Architecture, check_value
+from nas.space.architecture import Architecture
 from nas.space.check import check_count, check_known
 from nas.space.constraints import Constraint, Count, Figure
 from nas.space.load import find_file, space_from_mapping
 from nas.space.schema import Words, validate
 from nas.space.space import Space
+from nas.space.values import check_value
 from nas.space.yaml_lines import Lines, load_yaml, parse_value
 from nas.specs import task_spec
 from nas.specs.tasks import TaskSpec

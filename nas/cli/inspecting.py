@@ -14,10 +14,12 @@ from nas.config import StudyConfig, load_study_config
 from nas.cost.estimate import Estimate
 from nas.cost.estimate import estimate as cost_of
 from nas.errors import InputError, SpaceError, StudyError, did_you_mean
+from nas.mixers.kernels import describe as kernel_of
 from nas.space.architecture import Architecture
 from nas.space.load import find_file
 from nas.space.space import Space
 from nas.space.yaml_lines import load_yaml
+from nas.specs.base import Value
 from nas.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -194,11 +196,18 @@ def _print_trial(trial: StoredTrial) -> None:
     for name, setting in trial.candidate.training:
         print(f"  {name:<12} {setting:.4g}")
     print(f"  width {architecture.width}, depth {architecture.depth}, max_context {architecture.max_context}")
-    for index, layer in enumerate(architecture.layers):
-        options = (f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in layer.options)
-        print(f"  layer {index:<3} {layer.mixer} ({', '.join(options)})")
+    for name, layers in (("encoder ", architecture.encoder_layers), ("", architecture.layers)):
+        for index, layer in enumerate(layers):
+            options = (f"{key} {_plain(value)}" for key, value in layer.options)
+            print(f"  {name}layer {index:<3} {layer.mixer} ({', '.join(options)})")
+    for mixer in sorted({layer.mixer for layer in architecture.all_layers}):
+        print(f"  kernel       {mixer}: {kernel_of(mixer, 'cpu')} on a CPU, {kernel_of(mixer, 'cuda')} on CUDA")
     if trial.failure is not None and trial.failure.traceback:
         print(trial.failure.traceback)
+
+
+def _plain(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _architecture_of(path: Path) -> Architecture:

@@ -11,16 +11,20 @@ then holds for weights and cache; training in fp32 with AdamW. MiB is 2**20 byte
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nas.cost.dtypes import bytes_per_element
 from nas.errors import SpaceError
-from nas.space.architecture import Architecture, Layer
+from nas.space.architecture import Architecture, relative_heads
+from nas.space.layers import Layer
 from nas.specs import family_spec, mixer_spec, mlp_spec
+from nas.specs.base import Surroundings
+from nas.specs.families import ModelOutline
 from nas.specs.tasks import TaskShape
 
-# What a network without a task counts as: a language model on bytes and one special token.
-BYTE_LEVEL = TaskShape(vocabulary=257, head="causal_lm")
+# What a network without a task counts as: a model of bytes and one special token.
+BYTE_VOCABULARY = 257
 RECURRENT_DTYPE = "fp32"
 TRAINING_BYTES = 4
 # Weights, gradients and the two moments of AdamW.
@@ -103,44 +107,115 @@ def estimate(
 
 def count_parameters(architecture: Architecture) -> int:
     """Trainable elements; exact."""
-    assert architecture.vocabulary is not None
-    outside = family_spec(architecture.family).parameters(
-        width=architecture.width, vocabulary=architecture.vocabulary, tied_embeddings=architecture.tied_embeddings
+    outside = family_spec(architecture.family).parameters(outline(architecture))
+    return outside + sum(
+        _layer_parameters(architecture, layer, around, index) for index, layer, around in _indexed(architecture)
     )
-    return outside + sum(_layer_parameters(architecture, layer) for layer in architecture.layers)
+
+
+def outline(architecture: Architecture) -> ModelOutline:
+    """What a family must know of a bound architecture to count what lies outside its layers."""
+    assert architecture.vocabulary is not None and architecture.head is not None
+    stacks = (
+        (architecture.encoder_layers, architecture.layers) if architecture.encoder_layers else (architecture.layers,)
+    )
+    return ModelOutline(
+        width=architecture.width,
+        vocabulary=architecture.vocabulary,
+        max_context=architecture.max_context,
+        tied_embeddings=architecture.tied_embeddings,
+        positions=architecture.positions,
+        norm=architecture.norm,
+        embedding_norm=architecture.embedding_norm,
+        head=architecture.head,
+        labels=architecture.labels,
+        relative_heads=tuple(relative_heads(layers, architecture.positions) for layers in stacks),
+    )
 
 
 def training_flops_per_token(architecture: Architecture, length: int) -> float:
     """FLOPs of the forward and backward pass of one token in a sequence of `length`.
 
-    The backward pass costs two forward passes (Kaplan et al. 2020).
+    The backward pass costs two forward passes (Kaplan et al. 2020). Of an encoder–decoder, the
+    mean over the tokens of a source and a target of `length` each.
     """
     architecture = bound(architecture)
-    around = architecture.surroundings
-    forward = sum(
-        mixer_spec(layer.mixer).forward_flops(layer.values, around, length) + _position_wise_flops(architecture, layer)
-        for layer in architecture.layers
-    )
-    return 3.0 * (forward + _head_flops(architecture))
+    tokens = length * (2 if architecture.encoder_layers else 1)
+    return 3.0 * forward_flops(architecture, length=length, source_length=length) / tokens
 
 
-def _layer_parameters(architecture: Architecture, layer: Layer) -> int:
+def forward_flops(architecture: Architecture, *, length: int, source_length: int = 0) -> float:
+    """FLOPs of the forward pass of one sequence.
+
+    Args:
+        architecture: bound to a task.
+        length: its tokens; of an encoder–decoder, those of the target.
+        source_length: tokens of an encoder–decoder's source.
+    """
+    total = length * _head_flops(architecture)
+    for layer, around in architecture.placed_layers:
+        is_encoder = bool(architecture.encoder_layers) and not around.has_source
+        tokens = source_length if is_encoder else length
+        mixer = mixer_spec(layer.mixer).forward_flops(layer.values, around, tokens) if tokens else 0.0
+        total += tokens * (mixer + _position_wise_flops(architecture, layer))
+        if around.has_source:
+            width, projections = architecture.width, _cross_projection(layer)
+            # Queries and output for each token of the target, keys and values for each of the source.
+            total += 4.0 * width * (tokens * projections.queries + source_length * projections.keys)
+            total += 4.0 * projections.queries * tokens * source_length
+    return total
+
+
+@dataclass(frozen=True)
+class _Projections:
+    """Features of all heads of the attention to a source: its queries' and its keys'."""
+
+    queries: int
+    keys: int
+
+
+def _cross_projection(layer: Layer) -> _Projections:
+    values = layer.values
+    head_dim = int(values["cross_head_dim"])
+    return _Projections(int(values["cross_heads"]) * head_dim, int(values["cross_kv_heads"]) * head_dim)
+
+
+def _indexed(architecture: Architecture) -> Iterator[tuple[int, Layer, Surroundings]]:
+    """All layers with their place in their stack and what is around them."""
+    before = len(architecture.encoder_layers)
+    for place, (layer, around) in enumerate(architecture.placed_layers):
+        yield (place if place < before else place - before), layer, around
+
+
+def _norms(architecture: Architecture, layer: Layer, around: Surroundings, index: int) -> int:
+    """How many norms a layer has; a normalised embedding spares the first mixer its own."""
+    has_mixer_norm = layer.mixer != "none" and not (architecture.embedding_norm and index == 0)
+    return has_mixer_norm + (layer.mlp != "none") + around.has_source
+
+
+def _layer_parameters(architecture: Architecture, layer: Layer, around: Surroundings, index: int) -> int:
     width = architecture.width
-    mlp = mlp_spec(str(layer.mlp))
-    norms = width * (1 if layer.mlp == "none" else 2)
-    convolution = width * int(layer.short_conv)
     hidden = int(layer.values.get("mlp_hidden", 0))
-    mixer = mixer_spec(layer.mixer).parameters(layer.values, architecture.surroundings)
-    return norms + convolution + mixer + mlp.parameters(width, hidden)
+    total = width * (_norms(architecture, layer, around, index) + int(layer.short_conv))
+    total += mixer_spec(layer.mixer).parameters(layer.values, around)
+    total += mlp_spec(str(layer.mlp)).parameters(width, hidden)
+    if around.has_source:
+        projections = _cross_projection(layer)
+        total += 2 * width * (projections.queries + projections.keys)
+    return total
 
 
 def _state_bytes(architecture: Architecture, context: int, cache_size: int) -> int:
+    """Of one sequence; of an encoder–decoder, after a source and a target of `context` tokens each."""
+    if not family_spec(architecture.family).decodes:
+        return 0
     around, total = architecture.surroundings, 0
     recurrent_size = bytes_per_element(RECURRENT_DTYPE)
     for layer in architecture.layers:
         spec = mixer_spec(layer.mixer)
         convolution = max(int(layer.short_conv) - 1, 0) * architecture.width
-        total += cache_size * (spec.cache_elements(layer.values, around, context) + convolution)
+        source = 2 * context * _cross_projection(layer).keys if around.has_source else 0
+        total += cache_size * (spec.cache_elements(layer.values, around, context) + convolution + source)
         total += recurrent_size * spec.recurrent_elements(layer.values, around)
     return total
 
@@ -152,23 +227,26 @@ def _position_wise_flops(architecture: Architecture, layer: Layer) -> float:
 
 
 def _head_flops(architecture: Architecture) -> float:
+    """Per token; a head that speaks once a sequence counts as if it spoke at each."""
     assert architecture.vocabulary is not None
-    return 2.0 * architecture.width * architecture.vocabulary
+    transform = architecture.width**2 if architecture.head == "masked_lm" else 0
+    return 2.0 * (architecture.width * (architecture.labels or architecture.vocabulary) + transform)
 
 
 def _decode_flops(architecture: Architecture, context: int) -> float:
-    around = architecture.surroundings
-    inside = sum(
-        mixer_spec(layer.mixer).decode_flops(layer.values, around, context) + _position_wise_flops(architecture, layer)
-        for layer in architecture.layers
-    )
-    return inside + _head_flops(architecture)
+    around, total = architecture.surroundings, _head_flops(architecture)
+    for layer in architecture.layers:
+        total += mixer_spec(layer.mixer).decode_flops(layer.values, around, context)
+        total += _position_wise_flops(architecture, layer)
+        if around.has_source:
+            total += 4.0 * _cross_projection(layer).queries * (architecture.width + context)
+    return total
 
 
 def _live_elements(architecture: Architecture) -> int:
     """Elements per token alive at once in a forward pass: the residual stream and the widest temporary."""
     widest = 0
-    for layer in architecture.layers:
+    for layer in architecture.all_layers:
         hidden = int(layer.values.get("mlp_hidden", 0))
         widest = max(widest, 3 * hidden + architecture.width, 4 * architecture.width)
     return architecture.width + widest
@@ -176,16 +254,20 @@ def _live_elements(architecture: Architecture) -> int:
 
 def _train_peak_bytes(architecture: Architecture, parameters: int, batch: int, length: int) -> int:
     assert architecture.vocabulary is not None
-    around, width = architecture.surroundings, architecture.width
+    width = architecture.width
     per_token = 0.0
-    for layer in architecture.layers:
+    for index, layer, around in _indexed(architecture):
         mlp = mlp_spec(str(layer.mlp))
         hidden = int(layer.values.get("mlp_hidden", 0))
         # Each norm keeps its input, the normalised one and a scale; a convolution keeps its input.
-        norms = (2 * width + 1) * (1 if layer.mlp == "none" else 2)
+        norms = (2 * width + 1) * _norms(architecture, layer, around, index)
         convolution = width if int(layer.short_conv) else 0
         per_token += norms + convolution + mlp.saved_elements(width, hidden)
         per_token += mixer_spec(layer.mixer).saved_elements(layer.values, around, length)
+        if around.has_source:
+            projections = _cross_projection(layer)
+            # Both inputs, queries, keys, values, output and a log-sum-exp for each head.
+            per_token += 2 * width + 2 * (projections.queries + projections.keys) + int(layer.values["cross_heads"])
     # The final norm, the head's input, tokens and targets (int64), and at the loss the logits,
     # their log-probabilities and their gradient.
     per_token += 3 * width + 1 + 4 + 3 * architecture.vocabulary
@@ -193,5 +275,8 @@ def _train_peak_bytes(architecture: Architecture, parameters: int, batch: int, l
 
 
 def bound(architecture: Architecture) -> Architecture:
-    """The architecture, as a byte-level language model where no task has bound it."""
-    return architecture if architecture.vocabulary is not None else architecture.bind(BYTE_LEVEL)
+    """The architecture, bound to bytes and its family's natural head where no task has bound it."""
+    if architecture.vocabulary is not None:
+        return architecture
+    head = family_spec(architecture.family).natural_head
+    return architecture.bind(TaskShape(vocabulary=BYTE_VOCABULARY, head=head))

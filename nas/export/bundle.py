@@ -118,7 +118,7 @@ class Bundle:
         return language.bits_per_byte(model, tokenizer, text)
 
     def _language_model(self) -> tuple[Decoder, Tokenizer]:
-        if self.tokenizer is None or not isinstance(self.model, Decoder):
+        if self.tokenizer is None or not isinstance(self.model, Decoder) or not self.model.generates:
             raise InputError(
                 "this bundle is no language model: its tokens stand for no text; "
                 "call its network with tokens instead, bundle.model(tokens)"

@@ -92,7 +92,7 @@ def _introduction(facts: CardFacts) -> str:
 def _architecture(architecture: Architecture) -> str:
     whole = [(key, value) for key, value in architecture.to_mapping().items() if key != "layers"]
     # mlp_ratio says the same as mlp_hidden.
-    layers = [{"mixer": layer.mixer, **layer.values, "mlp_ratio": None} for layer in architecture.layers]
+    layers = [{"mixer": layer.mixer, **layer.values, "mlp_ratio": None} for layer in architecture.all_layers]
     keys = [key for key in dict.fromkeys(key for layer in layers for key in layer) if key != "mlp_ratio"]
     rows, first = [], 1
     for layer, run in groupby(layers):

@@ -50,7 +50,7 @@ def continue_text(
         )
     generated = generate(
         model,
-        torch.tensor([tokens], device=model.embed_tokens.weight.device),
+        torch.tensor([tokens], device=model.device),
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
@@ -95,7 +95,7 @@ def bits_per_byte(model: Decoder, tokenizer: Tokenizer, text: str) -> float:
     tokens_T = np.array([tokenizer.document, *tokenizer.encode(text)], dtype=np.int64)
     inputs_T, targets_T = tokens_T[:-1], tokens_T[1:]
     windows = scored_windows(0, len(targets_T), context=model.max_context)
-    device, nats = model.embed_tokens.weight.device, 0.0
+    device, nats = model.device, 0.0
     for batch in batches(inputs_T, targets_T, windows, tokens_per_batch=TOKENS_PER_BATCH):
         inputs_BL, targets_BL = batch.inputs_BL.to(device), batch.targets_BL.to(device)
         scored_BL = targets_BL != IGNORED

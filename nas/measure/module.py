@@ -5,7 +5,7 @@ to another and to score its averaged weights. Everything that changes with the s
 learning rate, averaging) is a pure function of it, so that a training in three pieces equals the
 uninterrupted one bit for bit.
 
-Legend: B sequences, L positions, D width, N scored positions, V token kinds.
+Legend: B sequences, L positions, D width, N positions of a batch in one row, V token kinds.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from nas.errors import DivergedError
 from nas.measure.checkpoints import Tensors, TrainingState
 from nas.measure.schedule import averaging_weight, learning_rate_factor
 from nas.records import Job, Split
-from nas.tasks.base import IGNORED, Task
+from nas.tasks.base import IGNORED, Batch, Task
 from nas.tasks.metrics import Metrics
-
-Pair = tuple[Tensor, Tensor]
 
 TRAINING_DEFAULTS = {"learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95, "gradient_clip": 1.0}
 EVALUATION_TOKENS = 16_384
@@ -80,7 +78,7 @@ class Training(pl.LightningModule):
         before = self._start.average if self._start is not None else weights
         self._average = [before[name].detach().to(weights[name].device, copy=True) for name in names]
 
-    def on_train_batch_start(self, batch: Pair, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Sets the learning rate of this step."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
@@ -89,7 +87,7 @@ class Training(pl.LightningModule):
                 self.taken, self.job.schedule
             )
 
-    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
         logits_NV, targets_N = self._scored(batch)
         loss = self.task.loss(logits_NV, targets_N)
@@ -97,7 +95,7 @@ class Training(pl.LightningModule):
             raise DivergedError(f"the training loss was {loss.item()} at step {self.taken}")
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Pair, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Moves the running average; `taken` already counts this step."""
         weight = averaging_weight(self.taken - 1, self.job.schedule)
         with torch.no_grad():
@@ -107,7 +105,7 @@ class Training(pl.LightningModule):
         """Starts to score afresh."""
         self._metrics = self.task.metrics()
 
-    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores one batch."""
         logits_NV, targets_N = self._scored(batch)
         self._metrics.update(logits_NV, targets_N)
@@ -141,10 +139,11 @@ class Training(pl.LightningModule):
         """The running average, by parameter name."""
         return dict(zip((name for name, _ in self.model.named_parameters()), self._average, strict=True))
 
-    def _scored(self, batch: Pair) -> Pair:
-        """Logits and targets of the scored positions; the head runs on no others."""
-        inputs_BL, targets_BL = batch
-        features_ND, targets_N = self.model.features(inputs_BL).flatten(0, 1), targets_BL.flatten()  # type: ignore[operator]
+    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and targets of what is scored; the head runs on nothing else."""
+        features: Tensor = self.model.features(batch.inputs)  # type: ignore[operator]
+        # (B, L, D), or (B, D) where the model speaks once for a sequence.
+        features_ND, targets_N = features.flatten(0, -2), batch.targets_BL.flatten()
         scored_N = targets_N != IGNORED
         if not bool(scored_N.all()):
             features_ND, targets_N = features_ND[scored_N], targets_N[scored_N]
@@ -166,38 +165,36 @@ class Batches(pl.LightningDataModule):
         self.task = task
         self.job = job
 
-    def train_dataloader(self) -> DataLoader[Pair]:
+    def train_dataloader(self) -> DataLoader[Batch]:
         """The batches of the job's steps, made as they are needed."""
         return DataLoader(_Steps(self.task, self.job), batch_size=None)
 
-    def evaluation_dataloader(self, split: Split, context: int) -> DataLoader[Pair]:
+    def evaluation_dataloader(self, split: Split, context: int) -> DataLoader[Batch]:
         """Held-out batches at one context length."""
         return DataLoader(_Held(self.task, split, context), batch_size=None)
 
 
-class _Steps(IterableDataset[Pair]):
+class _Steps(IterableDataset[Batch]):
     def __init__(self, task: Task, job: Job) -> None:
         self.task = task
         self.job = job
 
-    def __iter__(self) -> Iterator[Pair]:
+    def __iter__(self) -> Iterator[Batch]:
         job = self.job
         for step in range(job.from_step, job.to_step):
-            batch = self.task.training_batch(
+            yield self.task.training_batch(
                 seed=job.seed,
                 step=step,
                 tokens=job.schedule.tokens_per_step,
                 max_context=job.candidate.architecture.max_context,
             )
-            yield batch.inputs_BL, batch.targets_BL
 
 
-class _Held(IterableDataset[Pair]):
+class _Held(IterableDataset[Batch]):
     def __init__(self, task: Task, split: Split, context: int) -> None:
         self.task = task
         self.split = split
         self.context = context
 
-    def __iter__(self) -> Iterator[Pair]:
-        for batch in self.task.evaluation_batches(self.split, context=self.context, tokens_per_batch=EVALUATION_TOKENS):
-            yield batch.inputs_BL, batch.targets_BL
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self.task.evaluation_batches(self.split, context=self.context, tokens_per_batch=EVALUATION_TOKENS)

@@ -12,7 +12,7 @@ import traceback
 import lightning as pl
 import torch
 
-from nas.cost.estimate import training_flops_per_token
+from nas.cost.estimate import forward_flops, training_flops_per_token
 from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
 from nas.files import Files
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
@@ -21,10 +21,12 @@ from nas.measure.trainer import device_in_words, make_trainer, quiet
 from nas.models.build import build
 from nas.records import Failure, Job, Measurement, Result, Split
 from nas.space.architecture import Architecture
-from nas.tasks.base import Task
+from nas.tasks.base import StepShape, Task
 from nas.tasks.load import load_task
 
 _AVERAGED_STEPS = 64
+# A backward pass costs two forward ones (Kaplan et al. 2020).
+TRAINING_PASSES = 3.0
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -68,7 +70,7 @@ def classify(error: BaseException) -> Failure:
 
 
 def training_flops(job: Job, task: Task) -> float:
-    """FLOPs of the job's training steps, by formula, each at its own sequence length."""
+    """FLOPs of the job's training steps, by formula, each at its own lengths of sequence and source."""
     steps = range(job.from_step, job.to_step)
     return _flops(job.candidate.architecture, task, job.schedule.tokens_per_step, job.seed, steps)
 
@@ -79,14 +81,21 @@ def flops_per_step(architecture: Architecture, task: Task, tokens_per_step: int,
 
 
 def _flops(architecture: Architecture, task: Task, tokens_per_step: int, seed: int, steps: range) -> float:
-    per_length: dict[int, float] = {}
+    per_shape: dict[StepShape, float] = {}
     total = 0.0
     for step in steps:
-        length = task.step_length(seed=seed, step=step, max_context=architecture.max_context)
-        if length not in per_length:
-            per_length[length] = training_flops_per_token(architecture, length)
-        total += per_length[length] * (tokens_per_step // length * length)
+        shape = task.step_shape(seed=seed, step=step, tokens=tokens_per_step, max_context=architecture.max_context)
+        if shape not in per_shape:
+            per_shape[shape] = _flops_of_step(architecture, shape)
+        total += per_shape[shape]
     return total
+
+
+def _flops_of_step(architecture: Architecture, shape: StepShape) -> float:
+    if not shape.source_length:
+        return training_flops_per_token(architecture, shape.length) * shape.tokens
+    forward = forward_flops(architecture, length=shape.length, source_length=shape.source_length)
+    return TRAINING_PASSES * forward * shape.sequences
 
 
 def _train(job: Job, start: float) -> Result:

@@ -1,1 +1,1 @@
-"""Token mixers: causal, with a state for decoding."""
+"""Token mixers: causal but for a prefix, with a state for decoding."""

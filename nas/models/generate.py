@@ -1,92 +1,141 @@
-"""Text from a decoder, one token at a time.
+"""Tokens from a model, one at a time.
 
-In: a prompt of tokens and how to sample. Out: a stream of tokens. The prompt is read once in
-parallel; each further token costs one step with the model's state.
+In: prompts and how to sample. Out: a stream of tokens. The prompts are read once in parallel, and
+so is a source; each further token costs one step with the model's state.
 
 Shapes: B batch, L length, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
 from torch import Tensor
 
 from nas.errors import InputError
-from nas.models.decoder import Decoder
+from nas.models.base import Model
+from nas.models.prompts import checked_prompt
+from nas.tasks.inputs import Inputs
 
 Sampler = Callable[[Tensor], Tensor]
+Decode = Callable[[Sequence[int]], str]
+
+# Tokens looked at beyond the bytes of a stop string, since some begin or end inside a character.
+_MARGIN = 16
 
 
 def generate(
-    model: Decoder,
-    prompt_BL: Tensor,
+    model: Model,
+    prompt: Tensor | Inputs,
     *,
     max_new_tokens: int,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     stop_tokens: Set[int] = frozenset(),
+    stop_strings: Sequence[str] = (),
+    decode: Decode | None = None,
+    attention_mask_BL: Tensor | None = None,
+    pad_token: int | None = None,
     seed: int | None = None,
     cache_dtype: torch.dtype | None = None,
 ) -> Iterator[Tensor]:
-    """Continues a prompt; prompt and continuation together never exceed max_context.
+    """Continues prompts; the longest and its continuation together never exceed max_context.
+
+    Prompts of unequal length are continued as each would be alone. Tell their lengths by
+    `Inputs.lengths_B` (padding on the right), by a mask or by the pad token (padding on either side).
 
     Args:
         model: what to sample from.
-        prompt_BL: tokens on the model's device; the sequences of a batch are equally long.
+        prompt: tokens (B, L) on the model's device, alone or with what the family reads besides;
+            of an encoder–decoder, its source and the token that begins a target.
         max_new_tokens: at most so many are generated.
         temperature: divides the logits; 0 takes the most likely token.
         top_k: keep the k most likely tokens only.
         top_p: keep the fewest most likely tokens that together have this probability
             (Holtzman et al. 2019, nucleus sampling).
-        stop_tokens: a sequence ends with one of these, and repeats it while others go on; the
-            stream ends when all have ended.
+        stop_tokens: a sequence ends with one of these.
+        stop_strings: a sequence ends with the token that completes one of these texts.
+        decode: tokens to text, needed for stop strings; a token stands for at least one byte.
+        attention_mask_BL: true at tokens of the prompt, false at its padding.
+        pad_token: what the prompt is padded with, instead of a mask.
         seed: of the sampling, from 0 to 2**63 - 1; the global random state is used where none is given.
         cache_dtype: of the state's cache; that of the weights by default.
 
     Returns:
-        Tokens (B,), one tensor for each position.
+        Tokens (B,), one tensor for each position. A sequence that has ended repeats its last token
+        while others go on; the stream ends when all have.
 
     Raises:
         InputError: at the call, when an argument breaks its rule.
     """
-    _check(model, prompt_BL, max_new_tokens, temperature, top_k, top_p)
-    if seed is not None and not 0 <= seed < 2**63:
-        raise InputError(f"seed must be between 0 and 2**63 - 1, not {seed}")
-    random = None if seed is None else torch.Generator(prompt_BL.device).manual_seed(seed)
+    inputs, longest = checked_prompt(model, prompt, attention_mask_BL, pad_token)
+    _check(max_new_tokens, temperature, top_k, top_p, seed)
+    ends = Ends(stop_tokens, stop_strings, decode)
+    random = None if seed is None else torch.Generator(inputs.tokens_BL.device).manual_seed(seed)
 
     def sample(logits_BV: Tensor) -> Tensor:
         return _sample(logits_BV, temperature, top_k, top_p, random)
 
-    count = min(max_new_tokens, model.max_context - prompt_BL.shape[1])
-    return _stream(model, prompt_BL, sample, count, stop_tokens, cache_dtype)
+    count = min(max_new_tokens, model.max_context - longest)
+    return _stream(model, inputs, sample, longest, count, ends, model.dtype if cache_dtype is None else cache_dtype)
+
+
+class Ends:
+    """Where sequences end: at a token, or with a text.
+
+    Args:
+        stop_tokens: any of them ends a sequence.
+        stop_strings: likewise.
+        decode: tokens to text.
+    """
+
+    def __init__(self, stop_tokens: Set[int], stop_strings: Sequence[str], decode: Decode | None) -> None:
+        strings = (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        if "" in strings:
+            raise InputError("a stop string must not be empty: leave it out to generate without one")
+        if strings and decode is None:
+            raise InputError("stop strings need `decode`, which turns tokens into text")
+        self._tokens = sorted(stop_tokens)
+        self._strings = strings
+        self._decode = decode
+        self._seen: list[list[int]] = []
+        self._reach = max((len(string.encode()) for string in strings), default=0) + _MARGIN
+
+    def reached(self, tokens_B: Tensor) -> Tensor:
+        """Which sequences end with their newest token, bool (B,)."""
+        ended_B = torch.isin(tokens_B, torch.tensor(self._tokens, dtype=tokens_B.dtype, device=tokens_B.device))
+        if self._decode is None or not self._strings:
+            return ended_B
+        newest = tokens_B.tolist()
+        self._seen = [
+            [*seen[1 - self._reach :], token]
+            for seen, token in zip(self._seen or [[]] * len(newest), newest, strict=True)
+        ]
+        texts = [self._decode(seen) for seen in self._seen]
+        spoken = [any(string in text for string in self._strings) for text in texts]
+        return ended_B | torch.tensor(spoken, device=tokens_B.device)
 
 
 def _stream(
-    model: Decoder,
-    prompt_BL: Tensor,
-    sample: Sampler,
-    count: int,
-    stop_tokens: Set[int],
-    cache_dtype: torch.dtype | None,
+    model: Model, inputs: Inputs, sample: Sampler, longest: int, count: int, ends: Ends, cache_dtype: torch.dtype
 ) -> Iterator[Tensor]:
-    batch, length = prompt_BL.shape
-    stops = torch.tensor(sorted(stop_tokens), dtype=prompt_BL.dtype, device=prompt_BL.device)
     # Inference mode must not leak into the consumer's code, hence one block for each piece of work.
     with torch.inference_mode():
-        weights = model.embed_tokens.weight.dtype
-        state = model.new_state(batch, length + count, cache_dtype=weights if cache_dtype is None else cache_dtype)
-        tokens_B = sample(model.prefill(prompt_BL, state))
-        ended_B = torch.isin(tokens_B, stops)
+        source_context = None if inputs.source_BS is None else inputs.source_BS.shape[1]
+        state = model.new_state(
+            inputs.tokens_BL.shape[0], longest + count, source_context=source_context, cache_dtype=cache_dtype
+        )
+        tokens_B = sample(model.prefill(inputs, state))
+        ended_B = ends.reached(tokens_B)
     yield tokens_B.clone()
     for _ in range(count - 1):
         if bool(ended_B.all()):
             return
         with torch.inference_mode():
             tokens_B = torch.where(ended_B, tokens_B, sample(model.step(tokens_B, state)))
-            ended_B = ended_B | torch.isin(tokens_B, stops)
+            ended_B = ended_B | ends.reached(tokens_B)
         yield tokens_B.clone()
 
 
@@ -106,26 +155,7 @@ def _sample(
     return order_BV.gather(1, drawn_B1)[:, 0]
 
 
-def _check(
-    model: Decoder,
-    prompt_BL: Tensor,
-    max_new_tokens: int,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-) -> None:
-    if prompt_BL.dim() != 2 or prompt_BL.is_floating_point():
-        raise InputError(f"a prompt is a batch of tokens (B, L) of integers, not {tuple(prompt_BL.shape)}")
-    if not prompt_BL.numel():
-        raise InputError("the prompt is empty: give at least one token")
-    if prompt_BL.shape[1] >= model.max_context:
-        raise InputError(
-            f"a prompt of {prompt_BL.shape[1]} tokens leaves no room for new ones: "
-            f"max_context is {model.max_context}, so at most {model.max_context - 1}"
-        )
-    vocabulary = model.embed_tokens.num_embeddings
-    if int(prompt_BL.min()) < 0 or int(prompt_BL.max()) >= vocabulary:
-        raise InputError(f"tokens of the prompt must be from 0 to {vocabulary - 1}")
+def _check(max_new_tokens: int, temperature: float, top_k: int | None, top_p: float | None, seed: int | None) -> None:
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     if not 0 <= temperature < float("inf"):
@@ -134,3 +164,5 @@ def _check(
         raise InputError(f"top_k must be at least 1, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise InputError(f"top_p must be above 0 and at most 1, not {top_p}")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise InputError(f"seed must be between 0 and 2**63 - 1, not {seed}")

@@ -47,6 +47,51 @@ class SwiGLU(MLP):
         return (self.down_proj,)
 
 
+class GEGLU(MLP):
+    """down(gelu(gate(x)) · up(x)), no bias (Shazeer 2020), with the exact GELU as in ModernBERT.
+
+    Args:
+        width: features in and out.
+        hidden: features between.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, hidden, bias=False)
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) to (…, width)."""
+        return self.down_proj(functional.gelu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+    def residual_projections(self) -> tuple[nn.Linear, ...]:
+        """The down projection."""
+        return (self.down_proj,)
+
+
+class GELU(MLP):
+    """down(gelu(up(x))), no bias, with the exact GELU (Hendrycks & Gimpel 2016) as in BERT.
+
+    Args:
+        width: features in and out.
+        hidden: features between.
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(width, hidden, bias=False)
+        self.down_proj = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, width) to (…, width)."""
+        return self.down_proj(functional.gelu(self.up_proj(x)))  # type: ignore[no-any-return]
+
+    def residual_projections(self) -> tuple[nn.Linear, ...]:
+        """The down projection."""
+        return (self.down_proj,)
+
+
 class NoMLP(MLP):
     """No position-wise network: it adds nothing, and its block has no norm for it."""
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from nas.space.architecture import Architecture, Layer
+from nas.space.architecture import Architecture
+from nas.space.layers import Layer
 from nas.store import StoredObjective
 from nas.units import format_bytes, format_count
 
@@ -91,7 +92,7 @@ def axis_label(objective: StoredObjective) -> str:
 
 def mixer_letters(architectures: Iterable[Architecture]) -> dict[str, str]:
     """A short name for each mixer that occurs: its initials, or more of its letters where two share them."""
-    names = sorted({layer.mixer for architecture in architectures for layer in architecture.layers})
+    names = sorted({layer.mixer for architecture in architectures for layer in architecture.all_layers})
     initials = {name: "".join(word[0] for word in _words(name)).upper() for name in names}
     letters: dict[str, str] = {}
     for name in names:
@@ -102,14 +103,14 @@ def mixer_letters(architectures: Iterable[Architecture]) -> dict[str, str]:
 
 def mixers_in_short(architecture: Architecture, letters: Mapping[str, str]) -> str:
     """The mixers from the first layer to the last: "F SW32×2 F", the number being the window."""
-    named = [letters[layer.mixer] + _window(layer) for layer in architecture.layers]
+    named = [letters[layer.mixer] + _window(layer) for layer in architecture.all_layers]
     runs = ((name, len(list(run))) for name, run in groupby(named))
     return " ".join(name if count == 1 else f"{name}×{count}" for name, count in runs)
 
 
 def mixer_legend(letters: Mapping[str, str], architectures: Sequence[Architecture]) -> str:
     """What the short names stand for."""
-    windowed = {layer.mixer for found in architectures for layer in found.layers if "window" in layer.values}
+    windowed = {layer.mixer for found in architectures for layer in found.all_layers if "window" in layer.values}
     parts = (
         f"{short} {name}" + (" (number: window in tokens)" if name in windowed else "")
         for name, short in letters.items()

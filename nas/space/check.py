@@ -13,18 +13,12 @@ from functools import partial
 
 from nas.catalog import MIXERS
 from nas.errors import SpaceError, did_you_mean
-from nas.space.architecture import (
-    GLOBAL_KEYS,
-    LAYER_KEYS,
-    POSITIONS,
-    Architecture,
-    at_place,
-    check_value,
-    layer_rules,
-)
+from nas.space.architecture import CHOICES, GLOBAL_KEYS, Architecture
 from nas.space.constraints import Count
 from nas.space.domains import Domain, Draw, Range
+from nas.space.layers import CROSS_KEYS, LAYER_KEYS, layer_keys, layer_rules, refusal
 from nas.space.space import Entry, Space
+from nas.space.values import at_place, check_value
 from nas.space.yaml_lines import Lines, Place
 from nas.specs import family_spec, mixer_spec, mlp_spec
 from nas.specs.base import Key, Surroundings, Value
@@ -52,11 +46,11 @@ def check_space(space: Space, lines: Lines, places: Mapping[str, Place]) -> None
     for name, draw in space.globals.items():
         _check_values(name, draw, GLOBAL_KEYS[name], lines, (name,))
         _check_plain(draw, lines, (name,))
-    for value in space.globals["positions"].domain.grid or ():
-        if value not in POSITIONS:
-            raise SpaceError(
-                f"{lines.at(('positions',))}: unknown positions '{value}': {did_you_mean(value, POSITIONS)}"
-            )
+    for name, allowed in CHOICES.items():
+        for value in space.globals[name].domain.grid or ():
+            if value not in allowed:
+                raise SpaceError(f"{lines.at((name,))}: unknown {name} '{value}': {did_you_mean(value, allowed)}")
+    _check_rope(space, lines)
     for entry in space.entries:
         _check_entry(space, entry, lines, places[entry.prefix])
     for name, draw in space.training.items():
@@ -68,6 +62,12 @@ def check_space(space: Space, lines: Lines, places: Mapping[str, Place]) -> None
         if isinstance(rule.measure, Count):
             check_count(space, rule.measure, where)
         check_known(space, rule.measure, where)
+
+
+def _check_rope(space: Space, lines: Lines) -> None:
+    factor, scaling = (space.globals[name].domain for name in ("rope_factor", "rope_scaling"))
+    if factor.grid != (1.0,) and scaling.contains("none"):
+        raise SpaceError(f"{lines.at(('rope_factor',))}: rope_factor needs a rope_scaling: linear or yarn")
 
 
 def check_known(space: Space, known: Callable[[Architecture], float], where: str) -> None:
@@ -92,7 +92,7 @@ def check_count(space: Space, count: Count, where: str) -> None:
         SpaceError: with the place and the nearest valid name.
     """
     mixers = {str(name) for entry in space.entries for name in entry.draws["mixer"].domain.grid or ()}
-    keys = dict(LAYER_KEYS)
+    keys = {**LAYER_KEYS, **CROSS_KEYS}
     for name in mixers:
         keys |= mixer_spec(name).keys
     if count.key not in keys:
@@ -133,14 +133,16 @@ def _check_entry(space: Space, entry: Entry, lines: Lines, place: Place) -> None
     for name in mixers:
         spec = at_place(lines.at((*place, "mixer")), partial(mixer_spec, name))
         if space.family not in spec.families:
-            served = ", ".join(sorted(spec.families))
-            where = lines.at((*place, "mixer"))
-            raise SpaceError(f"{where}: mixer '{name}' cannot serve family '{space.family}' (it serves {served})")
-    keys: dict[str, Key] = dict(LAYER_KEYS)
+            raise SpaceError(f"{lines.at((*place, 'mixer'))}: {refusal(name, space.family)}")
+    keys: dict[str, Key] = dict(layer_keys(entry.stack == "decoder"))
     for name in mixers:
         keys |= mixer_spec(name).keys
     for key, draw in entry.draws.items():
         here = (*place, key)
+        if key in CROSS_KEYS and key not in keys:
+            raise SpaceError(
+                f"{lines.at(here)}: '{key}' is for the decoder of an encoder_decoder: no other layer has a source"
+            )
         if key not in keys:
             known = {**keys, "depth": None}
             where = f"{lines.at(here)}: unknown key 'layers.{key}'"
@@ -157,7 +159,7 @@ def _check_entry(space: Space, entry: Entry, lines: Lines, place: Place) -> None
 
 
 def _check_repeat(entry: Entry, lines: Lines, place: Place) -> None:
-    where = ("depth",) if entry.prefix == "layers" else (*place, "repeat")
+    where = (*place, "repeat") if entry.repeat_name.endswith("repeat") else (*place[:-1], "depth")
     _check_values(where[-1], entry.repeat, Key(type=int, minimum=1, doc=""), lines, where)
     _check_plain(entry.repeat, lines, where)
 
@@ -195,7 +197,7 @@ def _check_when(space: Space, entry: Entry, key: str, draw: Draw, lines: Lines, 
                 raise SpaceError(f"{where}: impossible condition: {name} is never {value!r}: {hint}")
     if key == "mixer" and draw.when:
         raise SpaceError(f"{lines.at(place)}: the mixer must always be drawn; it takes no 'when'")
-    if key not in LAYER_KEYS:
+    if key not in LAYER_KEYS and key not in CROSS_KEYS:
         takers = [str(name) for name in entry.draws["mixer"].domain.grid or () if key in mixer_spec(str(name)).keys]
         if not any(_allows(draw, name) for name in takers):
             where = lines.at((*place, "when", "mixer"))
@@ -219,7 +221,7 @@ def _check_required(entry: Entry, mixer: str, lines: Lines, place: Place) -> Non
 def _check_rules(space: Space, entry: Entry, mixer: str, lines: Lines, place: Place) -> None:
     """Refuses a value that breaks a rule between keys in every draw that it is in."""
     unused: dict[tuple[str, Value], str] = {}
-    ruled = {*mixer_spec(mixer).keys, "mlp_ratio"}
+    ruled = {*mixer_spec(mixer).keys, "mlp_ratio", *CROSS_KEYS}
     active = [key for key in entry.draws if key in ruled and _allows(entry.draws[key], mixer)]
     for tries, (around, values) in enumerate(_combinations(space, entry, active)):
         if tries >= _MOST_COMBINATIONS:
@@ -257,10 +259,11 @@ def _allows(draw: Draw, mixer: str) -> bool:
 
 
 def _combinations(space: Space, entry: Entry, keys: list[str]) -> Iterator[tuple[Surroundings, dict[str, Value]]]:
-    around = [_listed(space.globals[name].domain) for name in ("width", "max_context", "positions")]
+    names = ("width", "max_context", "positions")
+    around = [_listed(space.globals[name].domain) for name in names]
     values = [_listed(entry.draws[key].domain) for key in keys]
-    for width, context, positions in itertools.product(*around):
-        surroundings = Surroundings(width=int(width), max_context=int(context), positions=str(positions))
+    for whole in itertools.product(*around):
+        surroundings = space.surroundings(dict(zip(names, whole, strict=True)), entry.stack)
         for combination in itertools.product(*values):
             yield surroundings, dict(zip(keys, combination, strict=True))
 

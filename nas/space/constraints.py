@@ -117,7 +117,9 @@ class Count:
 
     def __call__(self, architecture: Architecture) -> float:
         """The number of layers."""
-        found = (layer.mixer if self.key == "mixer" else layer.values.get(self.key) for layer in architecture.layers)
+        found = (
+            layer.mixer if self.key == "mixer" else layer.values.get(self.key) for layer in architecture.all_layers
+        )
         return float(sum(value is not None and self.means(value) for value in found))
 
     def means(self, value: Value) -> bool:

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.space.architecture import LAYER_KEYS, Architecture, Layer, make_layer
+from nas.space.architecture import Architecture
 from nas.space.domains import Domain, Draw, Range
+from nas.space.layers import CROSS_KEYS, LAYER_KEYS, Layer, make_layer
 from nas.space.space import repaired
 from nas.specs import mixer_spec
-from nas.specs.base import MixerSpec, Value
+from nas.specs.base import MixerSpec, Surroundings, Value
 
 if TYPE_CHECKING:
     from nas.space.space import Entry, Space
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A layer of the architecture as the `index`th of an entry."""
+    """A layer of the architecture as the `index`th of an entry, and what is around it."""
 
     entry: Entry
     index: int
     layer: Layer
+    surroundings: Surroundings
 
 
 def assignments(space: Space, architecture: Architecture) -> Iterator[dict[str, Value]]:
@@ -45,12 +47,12 @@ def assignments(space: Space, architecture: Architecture) -> Iterator[dict[str, 
     around: dict[str, Value] = {}
     for name, draw in space.globals.items():
         seen = getattr(architecture, name)
-        # The base of the rotary frequencies plays no part where nothing rotates.
-        plays = name != "rope_theta" or architecture.positions == "rope"
+        # How rotary positions turn plays no part where nothing rotates.
+        plays = not name.startswith("rope_") or architecture.positions == "rope"
         if plays and not draw.domain.contains(seen):
             return
         around[name] = seen if plays else _first(draw.domain)
-    for depths in _depths(space, architecture.depth):
+    for depths in _depths(space, architecture):
         found = _shared_out(space, architecture, depths, around)
         if found is not None:
             fixed = {entry.repeat_name: depth for entry, depth in zip(space.entries, depths, strict=True)}
@@ -69,7 +71,8 @@ def _shared_out(
     found: dict[str, Value] = {}
     start = 0
     for entry, depth in zip(space.entries, depths, strict=True):
-        layers = [_Seen(entry, index, architecture.layers[start + index]) for index in range(depth)]
+        placed = architecture.placed_layers[start : start + depth]
+        layers = [_Seen(entry, index, layer, surroundings) for index, (layer, surroundings) in enumerate(placed)]
         values = _entry_values(layers, architecture, around)
         if values is None:
             return None
@@ -114,8 +117,9 @@ def _layer_values(
     names = [entry.parameter_name(key, seen.index) for key in entry.draws]
     options = [[chosen[name]] if name in chosen else tried[name] for name in names]
     for values in itertools.product(*options):
-        layer, problem = repaired(dict(zip(entry.draws, values, strict=True)), entry.draws, around)
-        made = None if problem else _made(layer, architecture)
+        raw = dict(zip(entry.draws, values, strict=True))
+        layer, problem = repaired(raw, entry.draws, around, seen.surroundings)
+        made = None if problem else make_layer(layer, seen.surroundings, family=architecture.family, where="layer")
         if made == seen.layer:
             return dict(zip(names, values, strict=True))
     return None
@@ -136,7 +140,8 @@ def _candidates(entry: Entry, key: str, layers: Sequence[Layer], architecture: A
         # Another key hangs on it, or repairs have moved it in some layers.
         return [*shown, *(value for value in grid if value not in shown)]
     # A merged mixer hides its own keys; at the ends of their domains it is merged if it ever is.
-    ends = [min(grid), max(grid)] if grid and key not in LAYER_KEYS else []
+    hidden = grid and key not in LAYER_KEYS and key not in CROSS_KEYS and not isinstance(grid[0], str)
+    ends = [min(grid), max(grid)] if hidden else []
     return list(dict.fromkeys([*shown, *ends])) or [_first(draw.domain)]
 
 
@@ -155,16 +160,18 @@ def _merges(mixer: str) -> bool:
     return type(mixer_spec(mixer)).canonical is not MixerSpec.canonical
 
 
-def _made(layer: Mapping[str, Value], architecture: Architecture) -> Layer:
-    return make_layer(layer, architecture.surroundings, family=architecture.family, where="layer")
-
-
 def _first(domain: Domain) -> Value:
     return domain.low if isinstance(domain, Range) else domain.values[0]
 
 
-def _depths(space: Space, depth: int) -> Iterator[tuple[int, ...]]:
+def _depths(space: Space, architecture: Architecture) -> Iterator[tuple[int, ...]]:
+    """Numbers of layers for the entries that add up to those of each stack."""
     repeats = [[int(value) for value in entry.repeat.domain.grid or ()] for entry in space.entries]
+    # A stack of its own for the encoder, if there is one beside a decoder.
+    wanted = {True: len(architecture.encoder_layers), False: len(architecture.layers)}
     for depths in itertools.product(*repeats):
-        if sum(depths) == depth:
+        found = {True: 0, False: 0}
+        for entry, depth in zip(space.entries, depths, strict=True):
+            found[entry.stack == "encoder"] += depth
+        if found == wanted:
             yield depths

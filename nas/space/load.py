@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import SpaceError, did_you_mean
+from nas.space.architecture import GLOBAL_KEYS
 from nas.space.check import check_space
 from nas.space.constraints import Constraint
 from nas.space.domains import Draw
-from nas.space.schema import LayerWords, SpaceFile, as_draw, validate
+from nas.space.schema import LAYERS_RULE, LayersWords, LayerWords, SpaceFile, Word, as_draw, validate
 from nas.space.space import Entry, Space
 from nas.space.yaml_lines import Lines, Place, is_file, load_yaml
 
@@ -62,10 +63,7 @@ def space_from_mapping(mapping: Mapping[str, Any], lines: Lines | None = None) -
     space = Space(
         name=file.name,
         family=file.family,
-        globals={
-            name: as_draw(getattr(file, name))
-            for name in ("width", "max_context", "positions", "rope_theta", "tied_embeddings")
-        },
+        globals={name: as_draw(getattr(file, name)) for name in GLOBAL_KEYS if name not in ("vocabulary", "labels")},
         entries=entries,
         training={name: as_draw(words) for name, words in file.training.items()},
         constraints=_constraints(file.constraints, lines),
@@ -77,21 +75,56 @@ def space_from_mapping(mapping: Mapping[str, Any], lines: Lines | None = None) -
 
 
 def _entries(file: SpaceFile, lines: Lines) -> tuple[tuple[Entry, ...], dict[str, Place]]:
-    if isinstance(file.layers, dict):
-        if file.depth is None:
-            raise SpaceError(f"{lines.at(('layers',))}: 'depth' is missing: how many layers there are")
-        return (Entry("layers", _draws(file.layers), as_draw(file.depth)),), {"layers": ("layers",)}
-    if file.depth is not None:
-        raise SpaceError(f"{lines.at(('depth',))}: depth is the sum of the repeats of a list of layers; leave it out")
-    if not file.layers:
-        raise SpaceError(f"{lines.at(('layers',))}: layers: the list needs at least one layer")
+    stacks = {"encoder": file.encoder, "decoder": file.decoder}
+    if file.family != "encoder_decoder":
+        for name, stack in stacks.items():
+            if stack is not None:
+                raise SpaceError(
+                    f"{lines.at((name,))}: '{name}' is for family encoder_decoder; family {file.family} has 'layers'"
+                )
+        if file.layers is None:
+            if "layers" in file.model_fields_set:
+                raise SpaceError(f"{lines.at(('layers',))}: layers {LAYERS_RULE}")
+            raise SpaceError(f"{lines.at(())}: 'layers' is missing")
+        return _stack_entries(file.layers, file.depth, (), lines)
+    for name, words in (("layers", file.layers), ("depth", file.depth)):
+        if words is not None:
+            raise SpaceError(
+                f"{lines.at((name,))}: family encoder_decoder has 'encoder' and 'decoder', each with depth and layers, "
+                f"and no '{name}' of its own"
+            )
+    entries: tuple[Entry, ...] = ()
+    places: dict[str, Place] = {}
+    for name, stack in stacks.items():
+        if stack is None:
+            raise SpaceError(
+                f"{lines.at(())}: '{name}' is missing: family encoder_decoder has an encoder and a decoder"
+            )
+        found, where = _stack_entries(stack.layers, stack.depth, (name,), lines)
+        entries, places = entries + found, places | where
+    return entries, places
+
+
+def _stack_entries(
+    layers: LayersWords, depth: Word, place: Place, lines: Lines
+) -> tuple[tuple[Entry, ...], dict[str, Place]]:
+    prefix = ".".join([*map(str, place), "layers"])
+    if isinstance(layers, dict):
+        if depth is None:
+            raise SpaceError(f"{lines.at((*place, 'layers'))}: 'depth' is missing: how many layers there are")
+        return (Entry(prefix, _draws(layers), as_draw(depth)),), {prefix: (*place, "layers")}
+    if depth is not None:
+        where = lines.at((*place, "depth"))
+        raise SpaceError(f"{where}: depth is the sum of the repeats of a list of layers; leave it out")
+    if not layers:
+        raise SpaceError(f"{lines.at((*place, 'layers'))}: layers: the list needs at least one layer")
     entries: list[Entry] = []
     places: dict[str, Place] = {}
-    for index, words in enumerate(file.layers):
-        prefix = f"layers[{index}]"
+    for index, words in enumerate(layers):
         repeat = as_draw(words.get("repeat", 1))
-        entries.append(Entry(prefix, _draws({key: word for key, word in words.items() if key != "repeat"}), repeat))
-        places[prefix] = ("layers", index)
+        draws = _draws({key: word for key, word in words.items() if key != "repeat"})
+        entries.append(Entry(f"{prefix}[{index}]", draws, repeat))
+        places[f"{prefix}[{index}]"] = (*place, "layers", index)
     return tuple(entries), places
 
 

@@ -105,15 +105,23 @@ Word = Annotated[
     Annotated[Any, AfterValidator(_scalar), Tag("scalar")] | Annotated[DrawWords, Tag("draw")],
     Discriminator(_word_kind),
 ]
+LAYERS_RULE = "must be a mapping of keys, or a list of such mappings (how many layers: depth)"
 LayerWords = dict[str, Word]
 LayersWords = Annotated[
     Annotated[LayerWords, Tag("mapping")] | Annotated[list[LayerWords], Tag("list")],
     Discriminator(
         _layers_kind,
         custom_error_type="layers_kind",
-        custom_error_message="must be a mapping of keys, or a list of such mappings (how many layers: depth)",
+        custom_error_message=LAYERS_RULE,
     ),
 ]
+
+
+class StackWords(Words):
+    """One stack of an encoder–decoder."""
+
+    depth: Word = None
+    layers: LayersWords
 
 
 class SpaceFile(Words):
@@ -124,9 +132,15 @@ class SpaceFile(Words):
     width: Word
     max_context: Word
     depth: Word = None
-    layers: LayersWords
+    layers: LayersWords | None = None
+    encoder: StackWords | None = None
+    decoder: StackWords | None = None
     positions: Word = "rope"
     rope_theta: Word = 10_000.0
+    rope_scaling: Word = "none"
+    rope_factor: Word = 1.0
+    norm: Word = "rms"
+    embedding_norm: Word = False
     tied_embeddings: Word = True
     vocabulary: int | None = Field(None, ge=2)
     training: dict[str, Word] = {}

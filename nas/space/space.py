@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import SpaceError
-from nas.space.architecture import LAYER_KEYS, Architecture, layer_rules
+from nas.space.architecture import Architecture, stack_problem
 from nas.space.constraints import Constraint
 from nas.space.domains import Domain, Draw
-from nas.specs import mixer_spec
+from nas.space.layers import layer_keys, layer_rules, make_layer
+from nas.specs import family_spec, mixer_spec
 from nas.specs.base import Surroundings, Value
 from nas.specs.tasks import TaskShape
 
@@ -43,10 +44,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Entry:
-    """Layers that share their draws: all of `layers:`, or one item of its list form.
+    """Layers that share their draws: all of a stack's `layers:`, or one item of its list form.
 
     Attributes:
-        prefix: of the names of its parameters.
+        prefix: of the names of its parameters: "layers", "layers[0]", "encoder.layers", …
         draws: key → draw.
         repeat: how many layers.
     """
@@ -63,7 +64,13 @@ class Entry:
     @property
     def repeat_name(self) -> str:
         """The parameter that holds the number of layers."""
-        return "depth" if self.prefix == "layers" else f"{self.prefix}.repeat"
+        before, _, after = self.prefix.rpartition("layers")
+        return f"{self.prefix}.repeat" if after else f"{before}depth"
+
+    @property
+    def stack(self) -> str:
+        """The stack that the layers are of: "encoder", "decoder", or "" where there is one alone."""
+        return self.prefix.rpartition("layers")[0].rstrip(".")
 
     def parameter_name(self, key: str, layer: int) -> str:
         """The parameter that holds `key` of one layer."""
@@ -171,17 +178,41 @@ class Space:
             (name, float(values.get(f"training.{name}", draw.fixed or 0))) for name, draw in self.training.items()
         )
         around = {name: _value(draw, name, values) for name, draw in self.globals.items()}
-        layers: list[dict[str, Value]] = []
+        stacks: dict[str, list[dict[str, Value]]] = {entry.stack: [] for entry in self.entries}
         for entry in self.entries:
+            surroundings = self.surroundings(around, entry.stack)
             depth = int(_value(entry.repeat, entry.repeat_name, values))
             for index in range(depth):
                 raw = {key: _value(draw, entry.parameter_name(key, index), values) for key, draw in entry.draws.items()}
-                layer, problem = repaired(raw, entry.draws, around)
+                layer, problem = repaired(raw, entry.draws, around, surroundings)
                 if problem:
                     return Drawn(None, training, problem)
-                layers.append(layer)
-        mapping: dict[str, Any] = {"family": self.family, **around, "layers": layers}
+                stacks[entry.stack].append(layer)
+        for stack, layers in stacks.items():
+            if problem := self._stack_problem(layers, self.surroundings(around, stack)):
+                return Drawn(None, training, problem)
+        words: dict[str, Any] = {stack: {"layers": layers} for stack, layers in stacks.items()}
+        mapping: dict[str, Any] = {"family": self.family, **around, **words.pop("", {}), **words}
         return Drawn(Architecture.from_mapping(mapping), training)
+
+    def surroundings(self, around: Mapping[str, Value], stack: str) -> Surroundings:
+        """What the layers of a stack must know, given the values of the whole model."""
+        positions = str(around["positions"])
+        return Surroundings(
+            width=int(around["width"]),
+            max_context=int(around["max_context"]),
+            positions=positions,
+            looks_ahead=stack == "encoder" or family_spec(self.family).looks_ahead,
+            has_source=stack == "decoder",
+            rope_dimensions=2 if self.family == "prefix_lm" and positions == "rope" else 1,
+        )
+
+    def _stack_problem(self, layers: list[dict[str, Value]], around: Surroundings) -> str:
+        if around.positions != "relative":
+            return ""
+        return stack_problem(
+            [make_layer(layer, around, family=self.family, where="layer") for layer in layers], around.positions
+        )
 
     def draw(self, rng: random.Random) -> dict[str, Value]:
         """A random assignment of `parameters`."""
@@ -229,14 +260,16 @@ class Space:
     def bind(self, architecture: Architecture, shape: TaskShape | None) -> Architecture:
         """The architecture with the task's shape, or with the vocabulary that the space fixes."""
         if self.vocabulary is not None:
-            architecture = replace(architecture, vocabulary=self.vocabulary, head=shape.head if shape else "causal_lm")
+            head = shape.head if shape else family_spec(self.family).natural_head
+            architecture = replace(architecture, vocabulary=self.vocabulary, head=head)
         return architecture.bind(shape) if shape else architecture
 
     def enumerate(self) -> Iterator[dict[str, Value]]:
         """Every assignment of a finite space, parameters of layers beyond the depth left out."""
         repeats = [entry.repeat.domain.grid or () for entry in self.entries]
         for depths in itertools.product(*repeats):
-            names: dict[str, Domain] = {p.name: p.domain for p in self.parameters if not p.name.startswith("layers")}
+            inside = tuple(entry.prefix for entry in self.entries)
+            names: dict[str, Domain] = {p.name: p.domain for p in self.parameters if not p.name.startswith(inside)}
             fixed: dict[str, Value] = {}
             for entry, depth in zip(self.entries, depths, strict=True):
                 names.pop(entry.repeat_name, None)
@@ -254,12 +287,12 @@ class Space:
         """
         from nas.space.invert import assignments
 
-        unbound = replace(architecture, vocabulary=None, head=None)
+        unbound = replace(architecture, vocabulary=None, head=None, labels=None)
         return next(assignments(self, unbound), None) is not None and not self.broken_constraints(architecture)
 
 
 def repaired(
-    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value]
+    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value], surroundings: Surroundings
 ) -> tuple[dict[str, Value], str]:
     """The active values of one layer, each that breaks a rule moved to the nearest one that keeps it.
 
@@ -267,14 +300,13 @@ def repaired(
         raw: a value for each key of `draws`, active or not.
         draws: of the layer's entry.
         around: values of the whole model.
+        surroundings: what the layer must know of them.
 
     Returns:
         The layer and "", or the layer as far as it came and the rule that could not be mended.
     """
-    surroundings = Surroundings(
-        width=int(around["width"]), max_context=int(around["max_context"]), positions=str(around["positions"])
-    )
-    layer = _active(raw, draws, around)
+    has_source = surroundings.has_source
+    layer = _active(raw, draws, around, has_source)
     moved: set[str] = set()
     while broken := next(layer_rules(layer, surroundings), None):
         # A key that was moved before would only be moved to and fro.
@@ -283,13 +315,13 @@ def repaired(
             return layer, broken.text
         moved.add(broken.key)
         # Another value may switch other keys on or off.
-        layer = _active({**raw, **layer, broken.key: value}, draws, around)
+        layer = _active({**raw, **layer, broken.key: value}, draws, around, has_source)
     return layer, ""
 
 
 def _nearest(key: str, layer: Mapping[str, Value], draws: Mapping[str, Draw], around: Surroundings) -> Value | None:
     """The value of a key's domain nearest to the layer's that breaks no rule of the key, if there is one."""
-    if key not in layer:
+    if key not in layer or isinstance(layer[key], str):
         return None
     before = float(layer[key])
     for value in sorted(draws[key].domain.grid or (), key=lambda option: (abs(float(option) - before), option)):
@@ -298,9 +330,11 @@ def _nearest(key: str, layer: Mapping[str, Value], draws: Mapping[str, Draw], ar
     return None
 
 
-def _active(raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value]) -> dict[str, Value]:
+def _active(
+    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value], has_source: bool
+) -> dict[str, Value]:
     """The values that the layer's mixer takes and whose conditions hold."""
-    takes = {**LAYER_KEYS, **mixer_spec(str(raw["mixer"])).keys}
+    takes = {**layer_keys(has_source), **mixer_spec(str(raw["mixer"])).keys}
     active = {key: value for key, value in raw.items() if key in takes}
     # A condition may hang on a value that is itself inactive, so drop until nothing changes.
     while True:

@@ -12,10 +12,41 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from nas.specs.families import ModelOutline
 
 Value = int | float | str | bool
 Options = Mapping[str, Value]
+
+EVERY_FAMILY = frozenset({"decoder", "encoder", "prefix_lm", "encoder_decoder"})
+
+POSITIONS = ("rope", "alibi", "relative", "learned", "none")
+"""How a model tells positions apart: rotary (Su et al. 2021), attention with linear biases (Press
+et al. 2022), T5's bucketed biases (Raffel et al. 2020), a learned table, or not at all."""
+
+ROPE_SCALINGS = ("none", "linear", "yarn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions (Su et al. 2021), as they are or stretched over a longer context.
+
+    Attributes:
+        theta: base of the frequencies.
+        scaling: "none", "linear" (Chen et al. 2023) or "yarn" (Peng et al. 2023).
+        factor: the context is this many times the one that was trained.
+        original_context: the context in tokens that was trained; used by YaRN.
+        dimensions: numbers that give a token's position: 1, or 2 for a prefix language model
+            (place in the text, place inside a blank), each turning half of a head's features.
+    """
+
+    theta: float = 10_000.0
+    scaling: str = "none"
+    factor: float = 1.0
+    original_context: float = 0.0
+    dimensions: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,18 +90,34 @@ class Surroundings:
     Attributes:
         width: features of the residual stream.
         max_context: the longest context in tokens that the model is trained for.
-        positions: how the model tells positions apart ("rope" or "none").
+        positions: how the model tells positions apart (a name of `POSITIONS`).
+        looks_ahead: whether a prefix, or the whole sequence, is seen in both directions: true for
+            encoders and prefix language models, false for causal decoders.
+        has_source: whether each layer attends to an encoder's output too.
+        rope_dimensions: numbers that rotary positions turn by (`Rope.dimensions`); a head's
+            features are a multiple of twice as many.
     """
 
     width: int
     max_context: int
     positions: str
+    looks_ahead: bool = False
+    has_source: bool = False
+    rope_dimensions: int = 1
 
 
 class MixerSpec(ABC):
-    """A token mixer: how one layer moves information between positions."""
+    """A token mixer: how one layer moves information between positions.
 
-    families: ClassVar[frozenset[str]]
+    Attributes:
+        families: those that the mixer serves.
+        refusals: family → why the mixer cannot serve it, for those it does not.
+        implementation: the torch module, as "module:Class".
+        keys: what the mixer takes.
+    """
+
+    families: ClassVar[frozenset[str]] = EVERY_FAMILY
+    refusals: ClassVar[Mapping[str, str]] = {}
     implementation: ClassVar[str]
     keys: ClassVar[Mapping[str, Key]]
 
@@ -86,6 +133,10 @@ class MixerSpec(ABC):
         """The rules between keys that these (complete) options break."""
         return iter(())
 
+    def relative_heads(self, options: Options) -> int:
+        """Heads that the stack's bucketed relative biases are added to; 0: the mixer takes none."""
+        return 0
+
     @abstractmethod
     def parameters(self, options: Options, around: Surroundings) -> int:
         """Trainable elements."""
@@ -100,7 +151,10 @@ class MixerSpec(ABC):
 
     @abstractmethod
     def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
-        """Multiply-adds counted twice, per token, averaged over a causal sequence of `length`."""
+        """Multiply-adds counted twice, per token, averaged over a sequence of `length`.
+
+        Causal, or, where `around.looks_ahead`, with every token seeing the whole sequence.
+        """
 
     @abstractmethod
     def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
@@ -127,13 +181,22 @@ class MLPSpec(ABC):
 
 
 class FamilySpec(ABC):
-    """A model family: how layers become a model."""
+    """A model family: how layers become a model.
+
+    Attributes:
+        implementation: the torch module, as "module:Class".
+        heads: the kinds of output that it can have.
+        natural_head: the one that it is pretrained with.
+        decodes: whether it generates token by token, and so has a state to speak of.
+        looks_ahead: whether the layers of its (last) stack see a prefix, or all, in both directions.
+    """
 
     implementation: ClassVar[str]
     heads: ClassVar[frozenset[str]]
+    natural_head: ClassVar[str]
     decodes: ClassVar[bool]
-    """Whether the family generates token by token, and so has a state to speak of."""
+    looks_ahead: ClassVar[bool] = False
 
     @abstractmethod
-    def parameters(self, *, width: int, vocabulary: int, tied_embeddings: bool) -> int:
+    def parameters(self, outline: ModelOutline) -> int:
         """Trainable elements outside the layers."""

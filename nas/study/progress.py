@@ -40,7 +40,7 @@ def describe(candidate: Candidate) -> str:
     architecture = candidate.architecture
     mixers = " ".join(
         f"{layer.mixer}({layer.values['window']})" if "window" in layer.values else layer.mixer
-        for layer in architecture.layers
+        for layer in architecture.all_layers
     )
     training = "".join(f", {name} {value:.3g}" for name, value in candidate.training)
     return f"width {architecture.width}, context {architecture.max_context}, {mixers}{training}"

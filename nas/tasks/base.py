@@ -22,10 +22,11 @@ from torch import Tensor
 from nas.errors import DataError
 from nas.records import Split
 from nas.specs.tasks import TaskShape, TaskSpec
+from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import IGNORED, Metrics, summed_nats
 from nas.tasks.tokenizers import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Task", "hashed"]
+__all__ = ["IGNORED", "Batch", "Inputs", "StepShape", "Task", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +34,58 @@ class Batch:
     """Sequences of one length.
 
     Attributes:
-        inputs_BL: int64 tokens.
-        targets_BL: int64: what the model is to say at each position, −100 where nothing is scored.
+        inputs: what a model reads.
+        targets_BL: int64: what the model is to say at each position, −100 where nothing is scored;
+            (B,) where it speaks once for each sequence.
     """
 
-    inputs_BL: Tensor
+    inputs: Inputs
     targets_BL: Tensor
 
     def __post_init__(self) -> None:
-        assert self.inputs_BL.shape == self.targets_BL.shape and self.inputs_BL.ndim == 2
-        assert self.inputs_BL.dtype == self.targets_BL.dtype == torch.int64
+        tokens_BL = self.inputs.tokens_BL
+        assert tokens_BL.ndim == 2 and self.targets_BL.shape in (tokens_BL.shape, tokens_BL.shape[:1])
+        assert tokens_BL.dtype == self.targets_BL.dtype == torch.int64
+
+    @property
+    def inputs_BL(self) -> Tensor:  # noqa: N802
+        """The tokens; of an encoder–decoder, those that the decoder reads."""
+        return self.inputs.tokens_BL
 
     @property
     def tokens(self) -> int:
-        """Tokens that a model reads in this batch."""
-        return self.inputs_BL.numel()
+        """Tokens that a model reads in this batch, those of a source included."""
+        source_BS = self.inputs.source_BS
+        return self.inputs_BL.numel() + (0 if source_BS is None else source_BS.numel())
+
+    def to(self, device: torch.device | str, **options: Any) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.inputs.to(device, **options), self.targets_BL.to(device, **options))
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """The sizes of a training step's batch.
+
+    Attributes:
+        sequences: how many.
+        length: tokens of each, padding included; of an encoder–decoder, those that the decoder reads.
+        source_length: tokens of each source, or 0.
+    """
+
+    sequences: int
+    length: int
+    source_length: int = 0
+
+    @property
+    def tokens_of_one(self) -> int:
+        """Tokens that a model reads of one sequence."""
+        return self.length + self.source_length
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a model reads in the step."""
+        return self.sequences * self.tokens_of_one
 
 
 class Task(ABC):
@@ -83,7 +121,15 @@ class Task(ABC):
 
     @abstractmethod
     def step_length(self, *, seed: int, step: int, max_context: int) -> int:
-        """The length of the sequences of a training step, without making its batch."""
+        """The length of the sequences of a training step, without making its batch.
+
+        Where a source and a target are read, the most that either may have.
+        """
+
+    def step_shape(self, *, seed: int, step: int, tokens: int, max_context: int) -> StepShape:
+        """The sizes of a training step's batch, without making it; arguments as of `training_batch`."""
+        length = self.step_length(seed=seed, step=step, max_context=max_context)
+        return StepShape(tokens // length, length)
 
     @abstractmethod
     def training_batch(self, *, seed: int, step: int, tokens: int, max_context: int) -> Batch:
@@ -103,6 +149,9 @@ class Task(ABC):
     def evaluation_batches(self, split: Split, *, context: int, tokens_per_batch: int) -> Iterator[Batch]:
         """Held-out batches; the targets scored are the same, each once, for every context and batch size.
 
+        The same: the same tokens of the text. A mark that is scored with them (which sentinel ends
+        a span) may be numbered otherwise.
+
         Args:
             split: "validation" or "test".
             context: most tokens that the model sees at once.
@@ -111,15 +160,19 @@ class Task(ABC):
 
     @abstractmethod
     def metrics(self) -> Metrics:
-        """Fresh accumulators of every metric of the specification."""
+        """Fresh accumulators of every metric that the specification has for the task's options."""
 
     @abstractmethod
     def baseline(self, split: Split) -> dict[str, float]:
-        """What a trivial guesser scores, for every metric of the specification."""
+        """What a trivial guesser scores, for each of `metrics`."""
 
     @abstractmethod
     def longest_sequence(self, max_context: int) -> int:
-        """The longest sequence that training with `max_context` needs, in tokens."""
+        """The longest sequence that training with `max_context` needs, in tokens, its source included.
+
+        Raises:
+            DataError: there is none for this max_context; names the nearest valid one.
+        """
 
     def check(self, *, tokens: int, max_context: int) -> None:
         """Whether training steps of `tokens` tokens can be had for `max_context`.

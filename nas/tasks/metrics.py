@@ -63,6 +63,37 @@ class BitsPerByte(MeanNats):
         return super().compute() / math.log(2)
 
 
+class BitsPerTextByte(Metric):
+    """Negative log2 likelihood of all scored targets, for each of them that is a byte.
+
+    Marks, such as the end of a blank, have to be said as well, and say nothing themselves.
+
+    Args:
+        kinds: targets below this are bytes.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    nats: Tensor
+    text_bytes: Tensor
+
+    def __init__(self, kinds: int) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.add_state("nats", default=torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("text_bytes", default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits_NV: Tensor, targets_N: Tensor) -> None:
+        """Takes in one batch."""
+        self.nats += summed_nats(logits_NV, targets_N)[0]
+        self.text_bytes += ((targets_N >= 0) & (targets_N < self.kinds)).sum()
+
+    def compute(self) -> Tensor:
+        """The bits so far, in double precision."""
+        return self.nats.cpu().double() / self.text_bytes.cpu() / math.log(2)
+
+
 class Perplexity(MeanNats):
     """exp of the mean negative log likelihood of a scored target."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import codecs
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
-from nas.errors import CheckpointError, DataError
+from nas.errors import CheckpointError, DataError, did_you_mean
 
 
 class Tokenizer(ABC):
@@ -51,20 +51,40 @@ class Tokenizer(ABC):
 
 
 class ByteTokenizer(Tokenizer):
-    """The 256 bytes of UTF-8, and `<document>` (256)."""
+    """The 256 bytes of UTF-8, `<document>` (256), and whatever specials a task needs besides.
+
+    Args:
+        specials: names of further specials, which are numbered from 257 on in their order.
+    """
 
     kind: ClassVar[str] = "byte"
     BYTES: Final = 256
+    DOCUMENT: Final = "<document>"
+
+    def __init__(self, specials: Sequence[str] = ()) -> None:
+        names = (self.DOCUMENT, *specials)
+        assert len(set(names)) == len(names), "a special is named once"
+        self._ids = {name: self.BYTES + place for place, name in enumerate(names)}
 
     @property
     def vocabulary(self) -> int:
-        """257."""
-        return self.BYTES + 1
+        """256 bytes and the specials: 257 without further ones."""
+        return self.BYTES + len(self._ids)
 
     @property
     def document(self) -> int:
         """256."""
         return self.BYTES
+
+    def special(self, name: str) -> int:
+        """The token of a special.
+
+        Raises:
+            DataError: there is no such special.
+        """
+        if name not in self._ids:
+            raise DataError(f"unknown special '{name}': {did_you_mean(name, self._ids)}")
+        return self._ids[name]
 
     def encode(self, text: str) -> list[int]:
         """The UTF-8 bytes of a text.
@@ -81,7 +101,7 @@ class ByteTokenizer(Tokenizer):
         """The text of bytes.
 
         Raises:
-            DataError: an id outside 0..256.
+            DataError: an id outside the vocabulary.
         """
         return "".join(self.decode_stream(ids))
 
@@ -89,13 +109,13 @@ class ByteTokenizer(Tokenizer):
         """The text of bytes as they come; a character is held back until its last byte is there.
 
         Raises:
-            DataError: an id outside 0..256.
+            DataError: an id outside the vocabulary.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for token in ids:
-            if not 0 <= token <= self.document:
-                raise DataError(f"a token must be in 0..{self.document}, not {token}")
-            if token == self.document:
+            if not 0 <= token < self.vocabulary:
+                raise DataError(f"a token must be in 0..{self.vocabulary - 1}, not {token}")
+            if token >= self.BYTES:
                 continue
             text = decoder.decode(bytes([token]))
             if text:
@@ -106,7 +126,7 @@ class ByteTokenizer(Tokenizer):
 
     def to_json(self) -> str:
         """The kind and the specials."""
-        return json.dumps({"kind": self.kind, "vocabulary": self.vocabulary, "specials": {"<document>": self.document}})
+        return json.dumps({"kind": self.kind, "vocabulary": self.vocabulary, "specials": self._ids})
 
     @classmethod
     def from_json(cls, text: str) -> ByteTokenizer:
@@ -115,9 +135,11 @@ class ByteTokenizer(Tokenizer):
         Raises:
             CheckpointError: the text describes another tokenizer.
         """
-        tokenizer = cls()
-        expected = json.loads(tokenizer.to_json())
         found = _parsed(text)
+        specials = found.get("specials")
+        names = list(specials) if isinstance(specials, dict) else []
+        tokenizer = cls([name for name in dict.fromkeys(names) if name != cls.DOCUMENT])
+        expected = json.loads(tokenizer.to_json())
         if found != expected:
             raise CheckpointError(f"a byte tokenizer is described by {expected}, not by {found}")
         return tokenizer

@@ -3,9 +3,10 @@
 In: arrays of inputs and targets, and the stretches of them that are to be scored. Out: batches of
 windows in which every position of those stretches is scored exactly once.
 
-A window advances by half the context: its second half is scored, its first half only read, so a
-scored position sees between half a context and a full one. Whatever the context, the positions
-that are scored are the same; candidates of different contexts are compared on the same bytes.
+A window advances by half the context. For a model that reads from left to right its second half is
+scored, its first half only read, so a scored position sees between half a context and a full one.
+For a model that sees both sides the middle half is scored. Whatever the context, the positions that
+are scored are the same; candidates of different contexts are compared on the same bytes.
 
 Legend: T positions of the whole sequence, W windows, B windows of a batch, L positions of a window.
 """
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from nas.errors import DataError
 from nas.tasks.base import IGNORED, Batch
+from nas.tasks.inputs import Inputs
 
 Positions = NDArray[np.int64]
 Tokens = NDArray[np.integer[Any]]
@@ -29,28 +31,30 @@ Tokens = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Windows:
-    """Stretches of a sequence.
+    """Stretches of a sequence that are read at once, and what is scored of each.
 
     Attributes:
         start_W: the first position that is read.
         scored_W: the first position that is scored.
-        end_W: one past the last position that is read and scored.
+        end_W: one past the last position that is read.
+        until_W: one past the last position that is scored.
     """
 
     start_W: Positions
     scored_W: Positions
     end_W: Positions
+    until_W: Positions
 
     def __len__(self) -> int:
         return len(self.start_W)
 
     def take(self, index_B: NDArray[Any]) -> Windows:
         """The windows at these places of the row of windows."""
-        return Windows(self.start_W[index_B], self.scored_W[index_B], self.end_W[index_B])
+        return Windows(self.start_W[index_B], self.scored_W[index_B], self.end_W[index_B], self.until_W[index_B])
 
     def move(self, by_W: Positions) -> Windows:
         """The windows further on, each by its own distance."""
-        return Windows(self.start_W + by_W, self.scored_W + by_W, self.end_W + by_W)
+        return Windows(self.start_W + by_W, self.scored_W + by_W, self.end_W + by_W, self.until_W + by_W)
 
 
 def scored_windows(first: int, last: int, *, context: int) -> Windows:
@@ -70,7 +74,29 @@ def scored_windows(first: int, last: int, *, context: int) -> Windows:
         ends.append(ends[-1] + stride)
     end_W = np.array(ends, dtype=np.int64)
     scored_W = np.concatenate([[first], end_W[:-1]])
-    return Windows(np.maximum(end_W - context, 0), scored_W, np.minimum(end_W, last))
+    start_W, end_W = np.maximum(end_W - context, 0), np.minimum(end_W, last)
+    return Windows(start_W, scored_W, end_W, end_W)
+
+
+def surrounded_windows(first: int, last: int, *, context: int, size: int) -> Windows:
+    """The windows that score each position of first..last−1 once, in order, with text on both sides.
+
+    The middle half of a window is scored: a scored position sees at least a quarter of the context
+    on either side, or all that there is.
+
+    Args:
+        first: first position to score.
+        last: one past the last position to score.
+        context: most positions of a window, the stride being half of it (rounded down, at least 1).
+        size: positions of the whole sequence, all of which may be read.
+    """
+    if context < 1:
+        raise DataError(f"a context has at least 1 token, not {context}")
+    stride = max(context // 2, 1)
+    scored_W = np.arange(first, last, stride, dtype=np.int64)
+    # At either end of the sequence the window is moved inwards: its room is not wasted.
+    start_W = np.clip(scored_W - (context - stride) // 2, 0, max(size - context, 0))
+    return Windows(start_W, scored_W, np.minimum(start_W + context, size), np.minimum(scored_W + stride, last))
 
 
 def join(parts: list[Windows]) -> Windows:
@@ -79,30 +105,51 @@ def join(parts: list[Windows]) -> Windows:
         np.concatenate([part.start_W for part in parts]),
         np.concatenate([part.scored_W for part in parts]),
         np.concatenate([part.end_W for part in parts]),
+        np.concatenate([part.until_W for part in parts]),
     )
 
 
-def read(inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, length: int) -> Batch:
+def read(inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, length: int, bounded: bool = False) -> Batch:
     """One batch: a row for each window, filled up to `length` on the right with unscored zeros.
 
-    A causal model is not touched by what stands on the right.
+    Args:
+        inputs_T: of the whole sequence.
+        targets_T: of the whole sequence.
+        windows: one for each row.
+        length: of the rows.
+        bounded: whether the batch says where its rows end; a causal model is not touched by what
+            stands on the right, every other one needs it.
     """
     position_BL = windows.start_W[:, None] + np.arange(length)
     inside_BL = position_BL < windows.end_W[:, None]
-    scored_BL = inside_BL & (position_BL >= windows.scored_W[:, None])
+    scored_BL = (position_BL >= windows.scored_W[:, None]) & (position_BL < windows.until_W[:, None])
     position_BL = np.where(inside_BL, position_BL, 0)
     inputs_BL = np.where(inside_BL, inputs_T[position_BL], 0).astype(np.int64)
     targets_BL = np.where(scored_BL, targets_T[position_BL], IGNORED).astype(np.int64)
-    return Batch(torch.from_numpy(inputs_BL), torch.from_numpy(targets_BL))
+    is_padded = bounded and not inside_BL.all()
+    lengths_B = torch.from_numpy(inside_BL.sum(axis=1)) if is_padded else None
+    return Batch(Inputs(torch.from_numpy(inputs_BL), lengths_B), torch.from_numpy(targets_BL))
 
 
-def batches(inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, tokens_per_batch: int) -> Iterator[Batch]:
-    """All windows in batches of at most `tokens_per_batch` tokens (or one window), longest first."""
+def chunks(windows: Windows, *, tokens_per_batch: int) -> Iterator[tuple[Windows, int]]:
+    """All windows in groups of at most `tokens_per_batch` tokens (or one window), longest first.
+
+    Yields:
+        the windows of a group, and the length of its longest.
+    """
     lengths_W = windows.end_W - windows.start_W
     order_W = np.argsort(-lengths_W, kind="stable")
     at = 0
     while at < len(order_W):
         length = int(lengths_W[order_W[at]])
         rows = max(tokens_per_batch // length, 1)
-        yield read(inputs_T, targets_T, windows.take(order_W[at : at + rows]), length=length)
+        yield windows.take(order_W[at : at + rows]), length
         at += rows
+
+
+def batches(
+    inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, tokens_per_batch: int, bounded: bool = False
+) -> Iterator[Batch]:
+    """All windows in batches of at most `tokens_per_batch` tokens (or one window), longest first."""
+    for found, length in chunks(windows, tokens_per_batch=tokens_per_batch):
+        yield read(inputs_T, targets_T, found, length=length, bounded=bounded)

@@ -1,7 +1,8 @@
-"""What every task keeps, whatever its data; a task of one's own can be added to CASES."""
+"""What every task keeps, whatever its data and options; a task of one's own can be added to CASES."""
 
 import math
 import random
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,15 +10,19 @@ import torch
 from nas import catalog
 from nas.errors import DataError
 from nas.records import TaskReference
-from nas.specs import task_spec
+from nas.specs import family_spec, task_spec
 from nas.tasks import IGNORED, Task, load_task
 from nas.tasks.load import _load
 
 CASES = {
-    "language_modeling": {"evaluation_bytes": 512},
-    "recall": {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20},
+    "causal": ("language_modeling", {"evaluation_bytes": 512}),
+    "masked": ("language_modeling", {"evaluation_bytes": 512, "objective": "masked"}),
+    "infilling": ("language_modeling", {"evaluation_bytes": 512, "objective": "infilling"}),
+    "prefix": ("language_modeling", {"evaluation_bytes": 512, "objective": "prefix"}),
+    "span_corruption": ("language_modeling", {"evaluation_bytes": 512, "objective": "span_corruption"}),
+    "recall": ("recall", {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20}),
 }
-CONTEXTS = [16, 40, 64, 96, 150]
+CONTEXTS = [32, 40, 64, 96, 150]
 SPLITS = ["validation", "test"]
 
 
@@ -30,10 +35,16 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(params=CASES)
 def reference(request, corpus) -> TaskReference:
-    options = dict(CASES[request.param])
-    if "corpus" in task_spec(request.param).keys:
+    name, given = CASES[request.param]
+    options = dict(given)
+    if "corpus" in task_spec(name).keys:
         options["corpus"] = str(corpus)
-    return TaskReference(name=request.param, options=tuple(sorted(options.items())))
+    return TaskReference(name=name, options=tuple(sorted(options.items())))
+
+
+@pytest.fixture
+def options(reference) -> dict:
+    return task_spec(reference.name).complete(dict(reference.options))
 
 
 @pytest.fixture
@@ -42,11 +53,13 @@ def task(reference) -> Task:
 
 
 def test_every_task_of_the_catalog_is_covered():
-    assert set(CASES) == set(catalog.TASKS)
+    assert {name for name, _ in CASES.values()} == set(catalog.TASKS)
 
 
-def test_the_shape_is_that_of_the_specification(task):
-    assert task.shape.head == task.spec.head
+def test_the_shape_is_that_of_the_specification(task, options):
+    assert task.shape.head == task.spec.head_for(options)
+    for family in task.spec.families_for(options):
+        assert task.shape.head in family_spec(family).heads
     assert task.shape.vocabulary >= 2
     assert task.data_version
 
@@ -58,8 +71,10 @@ def test_a_training_batch_is_a_pure_function_of_its_arguments(task, reference):
         task.training_batch(**{**arguments, "step": step})
     _load.cache_clear()
     again = load_task(reference).training_batch(**arguments)
-    assert torch.equal(first.inputs_BL, again.inputs_BL)
     assert torch.equal(first.targets_BL, again.targets_BL)
+    for field in fields(first.inputs):
+        one, other = getattr(first.inputs, field.name), getattr(again.inputs, field.name)
+        assert one is other is None or torch.equal(one, other)
 
 
 def test_steps_and_seeds_have_batches_of_their_own(task):
@@ -76,8 +91,12 @@ def test_a_training_batch_has_the_tokens_and_the_length_that_were_announced(task
         for step in range(6):
             batch = task.training_batch(seed=1, step=step, tokens=1000, max_context=max_context)
             length = task.step_length(seed=1, step=step, max_context=max_context)
-            assert length <= max_context
-            assert batch.inputs_BL.shape == (1000 // length, length)
+            shape = task.step_shape(seed=1, step=step, tokens=1000, max_context=max_context)
+            assert max(shape.length, shape.source_length) <= length <= max_context
+            assert batch.inputs_BL.shape == (shape.sequences, shape.length)
+            source_BS = batch.inputs.source_BS
+            assert (0 if source_BS is None else source_BS.shape[1]) == shape.source_length
+            assert 1000 - shape.tokens_of_one < batch.tokens == shape.tokens <= 1000
 
 
 def test_tokens_and_targets_are_in_the_vocabulary(task):
@@ -85,7 +104,8 @@ def test_tokens_and_targets_are_in_the_vocabulary(task):
     batches += [batch for split in SPLITS for batch in task.evaluation_batches(split, context=64, tokens_per_batch=512)]
     for batch in batches:
         assert batch.inputs_BL.dtype == batch.targets_BL.dtype == torch.int64
-        assert 0 <= int(batch.inputs_BL.min()) <= int(batch.inputs_BL.max()) < task.shape.vocabulary
+        for tokens in (batch.inputs.tokens_BL, batch.inputs.source_BS):
+            assert tokens is None or 0 <= int(tokens.min()) <= int(tokens.max()) < task.shape.vocabulary
         targets = batch.targets_BL[batch.targets_BL != IGNORED]
         assert len(targets)
         assert 0 <= int(targets.min()) <= int(targets.max()) < task.shape.vocabulary
@@ -93,9 +113,13 @@ def test_tokens_and_targets_are_in_the_vocabulary(task):
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_the_same_targets_are_scored_for_every_context_and_batch_size(task, split):
+    first_mark = task.shape.vocabulary if task.tokenizer is None else task.tokenizer.document
+
     def scored(context: int, tokens_per_batch: int) -> list[int]:
         batches = task.evaluation_batches(split, context=context, tokens_per_batch=tokens_per_batch)
-        return sorted(t for batch in batches for t in batch.targets_BL.flatten().tolist() if t != IGNORED)
+        targets = (target for batch in batches for target in batch.targets_BL.flatten().tolist() if target != IGNORED)
+        # Which sentinel ends a span depends on how many come before it: all are one here.
+        return sorted(min(target, first_mark) for target in targets)
 
     expected = scored(64, 1024)
     assert expected
@@ -106,19 +130,31 @@ def test_the_same_targets_are_scored_for_every_context_and_batch_size(task, spli
 def test_evaluation_batches_keep_to_the_context_and_the_size(task):
     for context in CONTEXTS:
         for batch in task.evaluation_batches("validation", context=context, tokens_per_batch=400):
-            assert batch.inputs_BL.shape[1] <= context
+            source_BS = batch.inputs.source_BS
+            assert max(batch.inputs_BL.shape[1], 0 if source_BS is None else source_BS.shape[1]) <= context
             assert batch.tokens <= 400
 
 
+def test_what_stands_in_the_padding_is_never_scored(task):
+    for context in CONTEXTS:
+        for batch in task.evaluation_batches("validation", context=context, tokens_per_batch=2000):
+            lengths_B = batch.inputs.lengths_B
+            if lengths_B is not None:
+                is_padding_BL = torch.arange(batch.inputs_BL.shape[1]) >= lengths_B[:, None]
+                assert (batch.targets_BL[is_padding_BL] == IGNORED).all()
+                assert int(lengths_B.min()) >= 1
+
+
 @pytest.mark.parametrize("split", SPLITS)
-def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, split):
-    metrics = task.metrics()
+def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, split, options):
+    metrics, specs = task.metrics(), task.spec.metrics_for(options)
     for batch in task.evaluation_batches(split, context=64, tokens_per_batch=1024):
-        metrics.update(torch.zeros(batch.tokens, task.shape.vocabulary), batch.targets_BL.flatten())
+        targets_N = batch.targets_BL.flatten()
+        metrics.update(torch.zeros(len(targets_N), task.shape.vocabulary), targets_N)
     found, baseline = metrics.compute(), task.baseline(split)
-    assert set(found) == set(baseline) == set(task.spec.metrics)
+    assert set(found) == set(baseline) == set(specs) <= set(task.spec.metrics)
     assert all(math.isfinite(value) for value in [*found.values(), *baseline.values()])
-    for name, spec in task.spec.metrics.items():
+    for name, spec in specs.items():
         # Even guessing over the vocabulary is no better than the baseline, which is no better than best.
         sign = 1 if spec.direction == "minimize" else -1
         assert sign * spec.best <= sign * baseline[name] <= sign * found[name]
@@ -138,7 +174,19 @@ def test_the_loss_is_the_mean_over_scored_positions(task):
 
 
 def test_a_step_too_small_for_one_sequence_is_refused(task):
-    with pytest.raises(DataError, match="20 tokens are less than 64; nearest: 64 tokens per step"):
+    longest = task.longest_sequence(64)
+    message = f"20 tokens are less than {longest}; nearest: {longest} tokens per step"
+    with pytest.raises(DataError, match=message):
         task.training_batch(seed=0, step=0, tokens=20, max_context=64)
+    task.check(tokens=longest, max_context=64)
     with pytest.raises(DataError, match="max_context must be at least 1 token, not 0"):
         task.check(tokens=20, max_context=0)
+
+
+def test_a_batch_moves_to_another_device_whole(task):
+    batch = task.training_batch(seed=0, step=0, tokens=512, max_context=64)
+    moved = batch.to("meta")
+    assert moved.targets_BL.device.type == "meta"
+    for field in fields(batch.inputs):
+        one, other = getattr(batch.inputs, field.name), getattr(moved.inputs, field.name)
+        assert one is other is None or (one.shape == other.shape and other.device.type == "meta")

@@ -24,7 +24,7 @@ SPECIFIED = {
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Modules of a user's own on the path."""
     (tmp_path / "own_blocks.py").write_text(
-        "from nas.specs.mixers import FullAttention\n\nclass Mine(FullAttention):\n    pass\n\nNUMBER = 3\n"
+        "from nas.specs.mixers.softmax import FullAttention\n\nclass Mine(FullAttention):\n    pass\n\nNUMBER = 3\n"
     )
     (tmp_path / "needs_more.py").write_text("import a_package_that_is_not_there\n")
     (tmp_path / "needs.py").write_text("import need\n")

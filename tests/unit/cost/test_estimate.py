@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nas import catalog
-from nas.cost.estimate import BYTE_LEVEL, count_parameters, estimate, training_flops_per_token
+from nas.cost.estimate import BYTE_VOCABULARY, count_parameters, estimate, training_flops_per_token
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 from nas.space.space import Space
@@ -81,7 +81,7 @@ def test_without_settings_the_context_is_the_models_own_and_the_batch_one() -> N
 
 def test_an_unbound_architecture_counts_as_a_byte_level_language_model() -> None:
     unbound = Architecture.from_mapping({"family": "decoder", "width": 8, "max_context": 32, "layers": [FULL]})
-    assert estimate(unbound) == estimate(unbound.bind(BYTE_LEVEL))
+    assert estimate(unbound) == estimate(unbound.bind(TaskShape(vocabulary=BYTE_VOCABULARY, head="causal_lm")))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_every_named_figure_agrees_with_the_estimate(architecture: Architecture)
 
 def test_a_family_that_does_not_decode_has_no_state(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_family.py").write_text(
-        "from nas.specs.families import Decoder\nfrom nas.specs.mixers import FullAttention\n\n"
+        "from nas.specs.families import Decoder\nfrom nas.specs.mixers.softmax import FullAttention\n\n"
         "class Reader(Decoder):\n    decodes = False\n\n"
         "class Look(FullAttention):\n    families = frozenset({'own_family:Reader'})\n"
     )

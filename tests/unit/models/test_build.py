@@ -77,6 +77,6 @@ def test_a_network_can_be_built_on_the_meta_device() -> None:
 
 
 def test_an_implementation_that_is_no_mixer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.specs.mixers.FullAttention.implementation", "builtins:repr")
+    monkeypatch.setattr("nas.specs.mixers.softmax.FullAttention.implementation", "builtins:repr")
     with pytest.raises(SpaceError, match=r"builtins:repr must derive from nas\.mixers\.base\.Mixer"):
         build(BOUND)

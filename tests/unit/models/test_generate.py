@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from nas.errors import InputError
+from nas.models.base import Model
 from nas.models.build import build
 from nas.models.decoder import Decoder
-from nas.models.generate import generate
+from nas.models.generate import Ends, generate
 from nas.space.architecture import Architecture
 from nas.specs.tasks import TaskShape
+from nas.tasks.inputs import Inputs
 
 MAX_CONTEXT, VOCABULARY = 40, 20
 
@@ -29,8 +31,17 @@ def prompt(batch: int, length: int) -> torch.Tensor:
     return torch.randint(VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-def continuation(decoder: Decoder, prompt_BL: torch.Tensor, **options: Any) -> torch.Tensor:
-    return torch.stack(list(generate(decoder, prompt_BL, **options)), 1)
+def continuation(model: Model, prompt: torch.Tensor | Inputs, **options: Any) -> torch.Tensor:
+    return torch.stack(list(generate(model, prompt, **options)), 1)
+
+
+def family(name: str, **changes: Any) -> Model:
+    layers = {"layers": [{"mixer": "sliding_window", "window": 6, "short_conv": 3}, {"mixer": "full"}]}
+    stacks = {"encoder": layers, "decoder": layers} if name == "encoder_decoder" else layers
+    plan = Architecture.from_mapping({"family": name, "width": 32, "max_context": MAX_CONTEXT, **stacks, **changes})
+    made = build(plan, seed=0)
+    assert isinstance(made, Model)
+    return made.double()
 
 
 @pytest.mark.parametrize("length", [1, 5, 30])
@@ -109,6 +120,87 @@ def test_a_bfloat16_cache_of_float32_weights_generates() -> None:
     assert tokens_BL.shape == (1, 10)
 
 
+LENGTHS = torch.tensor([4, 11, 1])
+
+
+def left_padded(tokens_BL: torch.Tensor, lengths_B: torch.Tensor, pad: int) -> torch.Tensor:
+    padded_BL = torch.full_like(tokens_BL, pad)
+    for row, length in enumerate(lengths_B.tolist()):
+        padded_BL[row, tokens_BL.shape[1] - length :] = tokens_BL[row, :length]
+    return padded_BL
+
+
+@pytest.mark.parametrize("name", ["decoder", "prefix_lm", "encoder_decoder"])
+@pytest.mark.parametrize("positions", ["rope", "learned"])
+def test_prompts_of_unequal_length_are_continued_as_each_alone_wherever_their_padding_is(
+    name: str, positions: str
+) -> None:
+    model, tokens_BL = family(name, positions=positions), prompt(3, 11)
+    source = {"source_BS": prompt(3, 7)} if name == "encoder_decoder" else {}
+    options: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0}
+    found_BL = continuation(model, Inputs(tokens_BL, lengths_B=LENGTHS, **source), **options)
+    left_BL = left_padded(tokens_BL, LENGTHS, pad=33)
+    mask_BL = torch.arange(11) >= 11 - LENGTHS[:, None]
+    assert torch.equal(found_BL, continuation(model, Inputs(left_BL, **source), attention_mask_BL=mask_BL, **options))
+    assert torch.equal(found_BL, continuation(model, Inputs(left_BL, **source), pad_token=33, **options))
+    for row, length in enumerate(LENGTHS.tolist()):
+        one = slice(row, row + 1)
+        alone = Inputs(tokens_BL[one, :length], **{key: tensor[one] for key, tensor in source.items()})
+        assert torch.equal(found_BL[one], continuation(model, alone, **options))
+
+
+def test_an_encoder_decoder_reads_its_source_and_greedy_tokens_are_those_of_full_passes() -> None:
+    model, source_BS = family("encoder_decoder"), prompt(2, 9)
+    seen_BL = torch.zeros(2, 1, dtype=torch.long)
+    found_BL = continuation(model, Inputs(seen_BL, source_BS=source_BS), max_new_tokens=6, temperature=0)
+    for _ in range(6):
+        logits_BLV = model(Inputs(seen_BL, source_BS=source_BS))
+        seen_BL = torch.cat([seen_BL, logits_BLV[:, -1:].argmax(-1)], 1)
+    assert torch.equal(found_BL, seen_BL[:, 1:])
+
+
+def test_a_blank_inside_the_text_is_filled_where_the_mask_stands() -> None:
+    model, tokens_BL = family("prefix_lm"), prompt(1, 8)
+    # Seven tokens of text, the third of which is the mask, and the token that begins the filling.
+    places_BL2 = torch.tensor([[[place, 0] for place in range(7)] + [[2, 1]]])
+    begin = Inputs(tokens_BL, prefix_B=torch.tensor([7]), positions_BL2=places_BL2)
+    found_BL = continuation(model, begin, max_new_tokens=5, temperature=0)
+    for count in range(1, 6):
+        filled_BL2 = torch.tensor([[2, 2 + place] for place in range(count - 1)], dtype=torch.long).view(1, -1, 2)
+        grown_BL2 = torch.cat([places_BL2, filled_BL2], 1)
+        seen_BL = torch.cat([tokens_BL, found_BL[:, : count - 1]], 1)
+        expected = model(Inputs(seen_BL, prefix_B=begin.prefix_B, positions_BL2=grown_BL2))[:, -1].argmax(-1)
+        assert torch.equal(found_BL[:, count - 1], expected)
+
+
+def spelled(tokens: Any) -> str:
+    return "".join(chr(ord("a") + token) for token in tokens)
+
+
+def test_a_sequence_ends_with_the_token_that_completes_a_stop_string() -> None:
+    decoder, prompt_BL = model(), prompt(6, 2)
+    free_BL = continuation(decoder, prompt_BL, max_new_tokens=30, seed=0)
+    stop = spelled(free_BL[0, 4:6].tolist())
+    found_BL = continuation(decoder, prompt_BL, max_new_tokens=30, seed=0, stop_strings=[stop], decode=spelled)
+    for row in found_BL.tolist():
+        text = spelled(row)
+        end = text.find(stop) + len(stop) if stop in text else len(text)
+        assert set(text[end:]) <= {text[end - 1]}
+    assert stop in spelled(found_BL[0].tolist())
+    alone = continuation(decoder, prompt_BL[:1], max_new_tokens=30, temperature=0)
+    first = spelled(alone[0, :3].tolist())
+    ended = continuation(decoder, prompt_BL[:1], max_new_tokens=30, temperature=0, stop_strings=first, decode=spelled)
+    assert spelled(ended[0].tolist()).endswith(first)
+    assert ended.shape[1] <= 3
+
+
+def test_a_stop_string_is_found_however_long_the_text_is_and_however_it_is_cut() -> None:
+    ends = Ends(set(), ["abc"], lambda tokens: bytes(tokens).decode(errors="replace"))
+    text = ("é" * 200 + "ab" * 50 + "c").encode()
+    reached = [bool(ends.reached(torch.tensor([token]))) for token in text]
+    assert reached.index(True) == len(text) - 1
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -125,6 +217,16 @@ def test_a_bfloat16_cache_of_float32_weights_generates() -> None:
         ({"prompt_BL": torch.zeros(1, 3)}, "integers"),
         ({"prompt_BL": torch.tensor([[1, 20]])}, "from 0 to 19"),
         ({"prompt_BL": torch.zeros(1, 40, dtype=torch.long)}, "40 tokens .* at most 39"),
+        ({"stop_strings": ["a"]}, "need `decode`"),
+        ({"stop_strings": [""], "decode": spelled}, "must not be empty"),
+        ({"pad_token": 0, "attention_mask_BL": torch.ones(1, 3)}, "one of them"),
+        ({"prompt_BL": torch.zeros(1, 3, dtype=torch.long), "pad_token": 0}, "at least one token"),
+        ({"attention_mask_BL": torch.ones(1, 4)}, r"\(1, 4\) is not \(1, 3\)"),
+        ({"attention_mask_BL": torch.tensor([[1, 0, 1]])}, "without a gap"),
+        ({"prompt_BL": Inputs(prompt(2, 3), lengths_B=torch.tensor([3, 4]))}, "from 1 to 3"),
+        ({"prompt_BL": Inputs(prompt(2, 3), lengths_B=torch.tensor([3]))}, "for each prompt"),
+        ({"prompt_BL": Inputs(prompt(1, 3), lengths_B=torch.tensor([3])), "pad_token": 1}, "padding on the right"),
+        ({"prompt_BL": Inputs(prompt(1, 3), source_BS=prompt(1, 3))}, "reads no source_BS"),
     ],
 )
 def test_bad_arguments_are_refused_at_the_call(changes: dict[str, Any], message: str) -> None:

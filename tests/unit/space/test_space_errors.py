@@ -219,7 +219,7 @@ def test_a_mixer_that_cannot_serve_the_family_is_refused(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own_mixers.py").write_text(
-        "from nas.specs.mixers import FullAttention\n\n"
+        "from nas.specs.mixers.softmax import FullAttention\n\n"
         "class Backwards(FullAttention):\n    families = frozenset({'encoder'})\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))

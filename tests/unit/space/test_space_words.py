@@ -285,7 +285,7 @@ def test_an_inactive_key_is_no_means_of_repair() -> None:
 def test_rules_that_chase_each_other_exclude_the_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_chase.py").write_text(
         "from nas.specs.base import BrokenRule\n"
-        "from nas.specs.mixers import FullAttention\n\n"
+        "from nas.specs.mixers.softmax import FullAttention\n\n"
         "class Chase(FullAttention):\n"
         "    def broken_rules(self, options, around):\n"
         "        if options['heads'] == options['kv_heads']:\n"

@@ -52,6 +52,26 @@ def test_data_that_changed_since_the_study_was_made_is_refused(tmp_path):
             {"corpus": "sotu", "evaluation_bytes": 1},
             "evaluation_bytes must be at least 256, not 1",
         ),
+        (
+            "language_modeling",
+            {"corpus": "sotu", "objective": "maskd"},
+            "unknown objective 'maskd': did you mean 'masked'",
+        ),
+        (
+            "language_modeling",
+            {"corpus": "sotu", "objective": "masked", "mask_rate": 0.6},
+            "mask_rate must be at most 0.5, not 0.6",
+        ),
+        (
+            "language_modeling",
+            {"corpus": "sotu", "objective": "masked", "mean_span": 3},
+            "objective 'masked' takes no 'mean_span': it is for infilling, span_corruption",
+        ),
+        (
+            "language_modeling",
+            {"corpus": "sotu", "mask_rate": 0.2},
+            "objective 'causal' takes no 'mask_rate': it is for masked, infilling, span_corruption",
+        ),
     ],
 )
 def test_options_that_break_a_rule_are_refused(name, options, message):

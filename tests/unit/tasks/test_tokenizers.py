@@ -79,3 +79,28 @@ def test_json_gives_the_tokenizer_back():
 def test_json_of_another_tokenizer_is_refused(text, message):
     with pytest.raises(CheckpointError, match=message):
         tokenizer_from_json(text)
+
+
+def test_further_specials_are_numbered_behind_the_document():
+    more = ByteTokenizer(["<mask>", "<start>"])
+    assert (more.vocabulary, more.document) == (259, 256)
+    assert (more.special("<document>"), more.special("<mask>"), more.special("<start>")) == (256, 257, 258)
+    assert more.decode([97, 258, 257, 98]) == "ab"
+    with pytest.raises(DataError, match=r"must be in 0\.\.258, not 259"):
+        more.decode([259])
+    with pytest.raises(DataError, match="unknown special '<mark>': did you mean '<mask>'"):
+        more.special("<mark>")
+
+
+def test_json_gives_further_specials_back():
+    more = ByteTokenizer(["<mask>", "<start>"])
+    again = tokenizer_from_json(more.to_json())
+    assert again.to_json() == more.to_json() and again.vocabulary == 259
+    wrong = json.loads(more.to_json()) | {"specials": {"<document>": 256, "<mask>": 258, "<start>": 257}}
+    with pytest.raises(CheckpointError, match="is described by"):
+        tokenizer_from_json(json.dumps(wrong))
+
+
+def test_without_further_specials_nothing_has_changed():
+    expected = {"kind": "byte", "vocabulary": 257, "specials": {"<document>": 256}}
+    assert ByteTokenizer().to_json() == json.dumps(expected)

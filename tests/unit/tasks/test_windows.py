@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from nas.errors import DataError
 from nas.tasks.base import IGNORED
-from nas.tasks.windows import batches, join, read, scored_windows
+from nas.tasks.windows import batches, join, read, scored_windows, surrounded_windows
 
 stretches = st.tuples(st.integers(0, 50), st.integers(1, 80)).map(lambda pair: (pair[0], sum(pair)))
 
@@ -68,6 +68,32 @@ def test_a_short_window_is_filled_up_with_unscored_zeros():
     assert batch.targets_BL.tolist() == [[7, 8, 9, IGNORED, IGNORED]]
 
 
-def test_a_context_of_nothing_is_refused():
+def test_a_batch_says_where_its_rows_end_if_it_is_asked_to():
+    tokens = np.arange(10)
+    windows = join([surrounded_windows(0, 4, context=8, size=4), surrounded_windows(4, 5, context=6, size=10)])
+    batch = read(tokens, tokens, windows, length=6, bounded=True)
+    assert batch.inputs_BL.tolist() == [[0, 1, 2, 3, 0, 0], [3, 4, 5, 6, 7, 8]]
+    assert batch.inputs.lengths_B.tolist() == [4, 6]
+    assert read(tokens, tokens, windows.take(np.array([1])), length=6, bounded=True).inputs.lengths_B is None
+    assert read(tokens, tokens, windows, length=6).inputs.lengths_B is None
+
+
+@given(stretches, st.integers(1, 200), st.integers(0, 100))
+@settings(deadline=None)
+def test_surrounded_positions_are_scored_once_with_text_on_both_sides(stretch, context, rest):
+    size = stretch[1] + rest
+    windows = surrounded_windows(*stretch, context=context, size=size)
+    scored = [p for first, end in zip(windows.scored_W, windows.until_W, strict=True) for p in range(first, end)]
+    assert scored == list(range(*stretch))
+    assert np.all(windows.end_W - windows.start_W == min(context, size))
+    assert np.all((windows.start_W >= 0) & (windows.end_W <= size))
+    assert np.all((windows.start_W <= windows.scored_W) & (windows.until_W <= windows.end_W))
+    quarter = (context - max(context // 2, 1)) // 2
+    assert np.all((windows.start_W == 0) | (windows.scored_W - windows.start_W >= quarter))
+    assert np.all((windows.end_W == size) | (windows.end_W - windows.until_W >= quarter))
+
+
+@pytest.mark.parametrize("make", [scored_windows, lambda *a, context: surrounded_windows(*a, context=context, size=9)])
+def test_a_context_of_nothing_is_refused(make):
     with pytest.raises(DataError, match="at least 1 token, not 0"):
-        scored_windows(0, 3, context=0)
+        make(0, 3, context=0)

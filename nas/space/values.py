@@ -1,0 +1,60 @@
+"""Whether a value has the type and the bounds of its key.
+
+In: a value of a file, and the key that it is for. Out: nothing, or an error with the place, the
+rule and the value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from nas.errors import InputError, SpaceError
+from nas.specs.base import Key
+
+_Found = TypeVar("_Found")
+
+
+def check_value(name: str, value: object, key: Key, where: str) -> None:
+    """Refuses a value of the wrong type or beyond the key's bounds.
+
+    Raises:
+        SpaceError: with the place, the rule and the value.
+    """
+    accepted: tuple[type, ...] = (int, float) if key.type is float else (key.type,)
+    if not isinstance(value, accepted) or (isinstance(value, bool) and key.type is not bool):
+        raise SpaceError(f"{where}: {name} must be {_article(key.type)}, not {value!r}")
+    if not isinstance(value, int | float):
+        return
+    if not _is_finite(value):
+        raise SpaceError(f"{where}: {name} must be a finite number, not {value!r}")
+    if key.minimum is not None and value < key.minimum:
+        raise SpaceError(f"{where}: {name} must be at least {key.minimum:g}, not {value!r}")
+    if key.maximum is not None and value > key.maximum:
+        raise SpaceError(f"{where}: {name} must be at most {key.maximum:g}, not {value!r}")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # An integer beyond every float.
+        return False
+
+
+def at_place(where: str, find: Callable[[], _Found]) -> _Found:
+    """What `find` finds, its errors told with the place.
+
+    Raises:
+        SpaceError: it found nothing.
+    """
+    try:
+        return find()
+    except InputError as error:
+        raise SpaceError(f"{where}: {error}") from None
+
+
+def _article(kind: type) -> str:
+    names = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}
+    return names.get(kind, kind.__name__)

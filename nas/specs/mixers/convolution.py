@@ -1,0 +1,63 @@
+"""Specifications of the mixers whose state is the inputs of a short convolution, or nothing.
+
+Formulas, per layer and sequence, d width, k kernel:
+
+    gated_conv    parameters 4·d² + k·d    cache (k − 1)·d    (Liquid AI 2025, LFM2)
+    none          nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from nas.specs.base import Key, MixerSpec, Options, Surroundings
+
+
+class GatedConvolution(MixerSpec):
+    """A short causal convolution between two gates; it looks back only, in every family."""
+
+    implementation: ClassVar[str] = "nas.mixers.convolution:GatedConvolution"
+    keys: ClassVar[Mapping[str, Key]] = {
+        "kernel": Key(type=int, minimum=1, default=3, doc="positions seen: oneself and kernel - 1 earlier ones"),
+    }
+
+    def parameters(self, options: Options, around: Surroundings) -> int:
+        return around.width * (4 * around.width + int(options["kernel"]))
+
+    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
+        return (int(options["kernel"]) - 1) * around.width
+
+    def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
+        # Two gates and the convolution's taps beside the projections.
+        return 2.0 * self.parameters(options, around) + 2.0 * around.width
+
+    def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
+        return 2.0 * self.parameters(options, around) + 2.0 * around.width
+
+    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
+        # The input; both gates and what they gate; the convolution's input with its k − 1 zeros
+        # before the start; its output; the output projection's input.
+        return around.width * (7 + (int(options["kernel"]) - 1) / length)
+
+
+class NoMixer(MixerSpec):
+    """No mixer: the layer is an MLP alone."""
+
+    implementation: ClassVar[str] = "nas.mixers.nothing:NoMixer"
+    keys: ClassVar[Mapping[str, Key]] = {}
+
+    def parameters(self, options: Options, around: Surroundings) -> int:
+        return 0
+
+    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
+        return 0
+
+    def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
+        return 0.0
+
+    def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
+        return 0.0
+
+    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
+        return 0.0

@@ -1,0 +1,117 @@
+"""Specifications of the classic recurrent networks.
+
+Formulas, per layer and sequence, D width, H hidden features; G gates of a network and S vectors
+that it keeps:
+
+    lstm   G = 4   state S·H = 2·H   (Hochreiter and Schmidhuber 1997)
+    gru    G = 3   state S·H = H     (Cho et al. 2014)
+    rnn    G = 1   state S·H = H     (Elman 1990)
+
+    parameters   G·H·(D + H + 2) + H·D
+
+Where the model looks ahead there are two networks of H/2 each, one for each direction: parameters
+2·G·(H/2)·(D + H/2 + 2) + H·D, and a state S·H/2, since decoding goes one way. States have the
+recurrent dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+
+
+class RecurrentSpec(MixerSpec):
+    """What the three networks share.
+
+    Attributes:
+        gates: products of the hidden size that a token takes.
+        kept: vectors of the hidden size that a state holds.
+    """
+
+    gates: ClassVar[int]
+    kept: ClassVar[int] = 1
+    keys: ClassVar[Mapping[str, Key]] = {
+        "hidden": Key(
+            type=int,
+            minimum=1,
+            derived=True,
+            doc="hidden features (default: width); even where the model looks ahead: half for each direction",
+        ),
+    }
+
+    def complete(self, options: Options, around: Surroundings) -> dict[str, Value]:
+        return {"hidden": around.width, **options}
+
+    def broken_rules(self, options: Options, around: Surroundings) -> Iterator[BrokenRule]:
+        hidden = int(options["hidden"])
+        if around.looks_ahead and hidden % 2:
+            yield BrokenRule("hidden", f"hidden must be even where the model looks ahead, half for each way: {hidden}")
+
+    def parameters(self, options: Options, around: Surroundings) -> int:
+        hidden, directions = _hidden(options, around)
+        biases = 2 * self.gates * hidden
+        return directions * (self._network(hidden, around.width) + biases + hidden * around.width)
+
+    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
+        return 0
+
+    def recurrent_elements(self, options: Options, around: Surroundings) -> int:
+        return self.kept * _hidden(options, around)[0]
+
+    def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
+        hidden, directions = _hidden(options, around)
+        return 2.0 * directions * (self._network(hidden, around.width) + hidden * around.width)
+
+    def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
+        hidden, _ = _hidden(options, around)
+        return 2.0 * (self._network(hidden, around.width) + hidden * around.width)
+
+    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
+        hidden, directions = _hidden(options, around)
+        # Each direction keeps its input and what its recurrence needs. The output projection shares
+        # the outputs of one direction, and keeps two side by side.
+        joined = 2 * hidden if directions == 2 else 0
+        return directions * (around.width + self._saved(hidden, around.width)) + joined
+
+    def _network(self, hidden: int, width: int) -> int:
+        """Weights of one direction."""
+        return self.gates * hidden * (width + hidden)
+
+    def _saved(self, hidden: int, width: int) -> float:
+        """What autograd keeps of one direction, its input aside: the outputs."""
+        return hidden
+
+
+class LSTM(RecurrentSpec):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+
+    implementation: ClassVar[str] = "nas.mixers.recurrent:LSTM"
+    gates: ClassVar[int] = 4
+    kept: ClassVar[int] = 2
+
+    def _saved(self, hidden: int, width: int) -> float:
+        # As measured of torch's kernel for CPUs, which keeps gates, cells, and states as wide as the
+        # larger of both sizes. Other devices keep less.
+        return 9.5 * hidden + 6.5 * max(hidden, width)
+
+
+class GRU(RecurrentSpec):
+    """Gated recurrent unit (Cho et al. 2014)."""
+
+    implementation: ClassVar[str] = "nas.mixers.recurrent:GRU"
+    gates: ClassVar[int] = 3
+
+
+class RNN(RecurrentSpec):
+    """Plain recurrent network with tanh (Elman 1990)."""
+
+    implementation: ClassVar[str] = "nas.mixers.recurrent:RNN"
+    gates: ClassVar[int] = 1
+
+
+def _hidden(options: Options, around: Surroundings) -> tuple[int, int]:
+    """Hidden features of one direction, and directions."""
+    hidden = int(options["hidden"])
+    return (hidden // 2, 2) if around.looks_ahead else (hidden, 1)

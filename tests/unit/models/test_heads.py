@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from nas.models.build import build
+from nas.models.decoder import SingleStack
+from nas.models.encoder_decoder import EncoderDecoder
+from nas.models.heads import last_token, mean_token
+from nas.space.architecture import Architecture
+from nas.specs.tasks import TaskShape
+from nas.tasks.inputs import Inputs
+
+WIDTH, VOCABULARY = 16, 30
+
+
+def model(family: str, head: str, labels: int | None = None, **changes: Any) -> SingleStack:
+    layers = [{"mixer": "full"}, {"mixer": "full"}]
+    plan = Architecture.from_mapping(
+        {"family": family, "width": WIDTH, "max_context": 20, "layers": layers, **changes}
+    ).bind(TaskShape(vocabulary=VOCABULARY, head=head, labels=labels))
+    made = build(plan, seed=0)
+    assert isinstance(made, SingleStack)
+    return made
+
+
+def test_the_last_and_the_mean_token_leave_out_the_padding() -> None:
+    x_BLD, lengths_B = torch.randn(3, 5, 2), torch.tensor([1, 5, 3])
+    rows = [x_BLD[row, :length] for row, length in enumerate(lengths_B.tolist())]
+    torch.testing.assert_close(last_token(x_BLD, lengths_B), torch.stack([row_LD[-1] for row_LD in rows]))
+    torch.testing.assert_close(mean_token(x_BLD, lengths_B), torch.stack([row_LD.mean(0) for row_LD in rows]))
+    torch.testing.assert_close(last_token(x_BLD, None), x_BLD[:, -1])
+    torch.testing.assert_close(mean_token(x_BLD, None), x_BLD.mean(1))
+
+
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_masked_head_is_dense_gelu_norm_and_a_biased_map(norm: str, tied: bool) -> None:
+    net = model("encoder", "masked_lm", norm=norm, tied_embeddings=tied)
+    weights = net.state_dict()
+    with torch.no_grad():
+        net.get_parameter("lm_head.bias").normal_()
+        x = torch.randn(4, WIDTH)
+        h = functional.gelu(x @ weights["lm_head.transform.dense.weight"].T)
+        scale = weights["lm_head.transform.norm.weight"]
+        if norm == "rms":
+            h = functional.rms_norm(h, (WIDTH,), scale, eps=1e-6)
+        else:
+            h = functional.layer_norm(h, (WIDTH,), scale, eps=1e-5)
+        matrix = weights["embed_tokens.weight" if tied else "lm_head.weight"]
+        torch.testing.assert_close(net.head(x), h @ matrix.T + weights["lm_head.bias"])
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "names"),
+    [
+        ("decoder", "causal_lm", []),
+        ("decoder", "sequence_classification", ["score.weight"]),
+        ("decoder", "token_classification", ["score.bias", "score.weight"]),
+        ("encoder", "masked_lm", ["lm_head.bias", "lm_head.transform.dense.weight", "lm_head.transform.norm.weight"]),
+        ("encoder", "token_classification", ["score.bias", "score.weight"]),
+        (
+            "encoder",
+            "sequence_classification",
+            ["score.bias", "score.transform.dense.weight", "score.transform.norm.weight", "score.weight"],
+        ),
+        ("prefix_lm", "infilling_lm", []),
+    ],
+)
+def test_a_head_has_these_weights(family: str, head: str, names: list[str]) -> None:
+    labels = 3 if head.endswith("classification") else None
+    weights = model(family, head, labels).state_dict()
+    assert sorted(name for name in weights if name.startswith(("lm_head", "score"))) == names
+
+
+def test_a_decoder_classifies_by_its_last_token_and_an_encoder_by_the_mean() -> None:
+    inputs = Inputs(torch.randint(VOCABULARY, (2, 9)), lengths_B=torch.tensor([9, 4]))
+    for family, pool in (("decoder", last_token), ("encoder", mean_token)):
+        whole = model(family, "sequence_classification", labels=3)
+        each = model(family, "token_classification", labels=3)
+        each.load_state_dict({k: v for k, v in whole.state_dict().items() if "score" not in k}, strict=False)
+        torch.testing.assert_close(whole.features(inputs), pool(each.features(inputs), inputs.lengths_B))
+
+
+def test_a_normalised_embedding_spares_the_first_layer_its_norm() -> None:
+    names = set(model("decoder", "causal_lm", embedding_norm=True).state_dict())
+    assert {"embedding_norm.weight", "layers.1.mixer_norm.weight", "layers.0.mlp_norm.weight"} <= names
+    assert "layers.0.mixer_norm.weight" not in names
+
+
+def test_learned_positions_are_added_to_the_embedding() -> None:
+    net = model("prefix_lm", "infilling_lm", positions="learned")
+    tokens_BL = torch.randint(VOCABULARY, (1, 5))
+    places_BL2 = torch.tensor([[[0, 0], [1, 0], [2, 0], [1, 1], [1, 2]]])
+    texts, blanks = (net.get_parameter(f"embed_positions.{table}.weight") for table in (0, 1))
+    x_BLD = net.embed_tokens(tokens_BL)
+    expected = x_BLD + texts[[0, 1, 2, 1, 1]] + blanks[[0, 0, 0, 1, 2]]
+    torch.testing.assert_close(net.enter(x_BLD, places_BL2), expected)
+    torch.testing.assert_close(net.enter(x_BLD), x_BLD + texts[:5] + blanks[0])
+
+
+def test_the_stacks_of_an_encoder_decoder_share_the_embedding_and_nothing_else() -> None:
+    layers = {"layers": [{"mixer": "full"}, {"mixer": "full"}]}
+    plan = {"family": "encoder_decoder", "width": WIDTH, "max_context": 20, "encoder": layers, "decoder": layers}
+    net = build(Architecture.from_mapping({**plan, "positions": "relative"}), seed=0)
+    assert isinstance(net, EncoderDecoder)
+    names = [name for name in net.state_dict() if "layers" not in name]
+    assert names == [
+        "embed_tokens.weight",
+        "encoder.relative.relative_attention_bias.weight",
+        "encoder.norm.weight",
+        "decoder.relative.relative_attention_bias.weight",
+        "decoder.norm.weight",
+    ]
+    assert net.encoder.relative is not None and net.encoder.relative.looks_ahead
+    assert net.decoder.relative is not None and not net.decoder.relative.looks_ahead
+
+
+def test_a_third_branch_shrinks_the_weights_into_the_residual_stream_further() -> None:
+    layers = {"layers": [{"mixer": "full"}, {"mixer": "full"}]}
+    plan = {"family": "encoder_decoder", "width": 64, "max_context": 20, "encoder": layers, "decoder": layers}
+    weights = build(Architecture.from_mapping(plan), seed=0).state_dict()
+    std = 0.02 * (1024 / 64) ** 0.5
+    for name, terms in (("encoder.layers.0.mixer", 4), ("decoder.layers.0.mixer", 6), ("decoder.layers.0.cross", 6)):
+        assert weights[f"{name}.o_proj.weight"].std().item() == pytest.approx(std * terms**-0.5, rel=0.05)
+        assert weights[f"{name}.q_proj.weight"].std().item() == pytest.approx(std, rel=0.05)
