@@ -28,7 +28,7 @@ from nas.space.space import Space
 from nas.space.values import check_value
 from nas.space.yaml_lines import Lines, load_yaml, parse_value
 from nas.specs import task_spec
-from nas.specs.tasks import TaskSpec
+from nas.specs.tasks import MetricSpec, TaskSpec
 from nas.units import parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
@@ -220,11 +220,12 @@ def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfig:
     file: StudyFile = validate(StudyFile, values, lines, StudyError)
     space_values, space = _space(file, lines, folder)
-    spec, task = _task(file, lines, folder)
-    if space.family not in spec.families:
-        served = ", ".join(sorted(spec.families))
+    spec, task = _task(file, space.family, lines, folder)
+    families = spec.families_for(dict(task.options))
+    if space.family not in families:
+        served = ", ".join(sorted(families))
         raise StudyError(f"{lines.at(('task',))}: task '{task.name}' does not serve family '{space.family}': {served}")
-    objectives = _objectives(file, spec, space, lines)
+    objectives = _objectives(file, spec.metrics_for(dict(task.options)), space, lines)
     sampler = file.sampler if isinstance(file.sampler, SamplerWords) else SamplerWords(name=file.sampler)
     if sampler.name not in catalog.SAMPLERS and ":" not in sampler.name:
         hint = did_you_mean(sampler.name, catalog.SAMPLERS)
@@ -312,7 +313,7 @@ def _with_place(error: InputError, where: str) -> str:
     return text if text.startswith(where) else f"{where}: {text}"
 
 
-def _task(file: StudyFile, lines: Lines, folder: Path) -> tuple[TaskSpec, TaskReference]:
+def _task(file: StudyFile, family: str, lines: Lines, folder: Path) -> tuple[TaskSpec, TaskReference]:
     words: dict[str, Any] = {"name": file.task} if isinstance(file.task, str) else dict(file.task)
     place = lines.at(("task",))
     if "name" not in words:
@@ -335,6 +336,7 @@ def _task(file: StudyFile, lines: Lines, folder: Path) -> tuple[TaskSpec, TaskRe
     for key, known in spec.keys.items():
         if key not in options and known.default is None:
             raise StudyError(f"{place}: task '{name}' needs '{key}' ({known.doc})")
+    options = spec.objective_for(family, options)
     for broken in spec.broken_rules(options):
         raise StudyError(f"{lines.at(('task', broken.key))}: {broken.text}")
     options = spec.complete(options)
@@ -349,13 +351,15 @@ def _absolute(corpus: str, folder: Path) -> str:
     return corpus
 
 
-def _objectives(file: StudyFile, spec: TaskSpec, space: Space, lines: Lines) -> tuple[Objective, ...]:
+def _objectives(
+    file: StudyFile, metrics: Mapping[str, MetricSpec], space: Space, lines: Lines
+) -> tuple[Objective, ...]:
     found: list[Objective] = []
     for index, given in enumerate(file.objectives):
         words = given if isinstance(given, ObjectiveWords) else ObjectiveWords(name=given)
         where = lines.at(("objectives", index))
         try:
-            found.append(named_objective(words.name, spec, direction=words.direction, limit=_limit(words)))
+            found.append(named_objective(words.name, metrics, direction=words.direction, limit=_limit(words)))
         except InputError as error:
             raise StudyError(f"{where}: {error}") from None
         known = found[-1].known
@@ -364,7 +368,7 @@ def _objectives(file: StudyFile, spec: TaskSpec, space: Space, lines: Lines) -> 
         if any(other.name == words.name for other in found[:-1]):
             raise StudyError(f"{where}: objective '{words.name}' is given twice")
     if all(objective.known for objective in found):
-        names = ", ".join(spec.metrics)
+        names = ", ".join(metrics)
         raise StudyError(f"{lines.at(('objectives',))}: at least one objective must be measured: {names}")
     return tuple(found)
 

@@ -15,7 +15,7 @@ from nas import catalog
 from nas.errors import StudyError, did_you_mean
 from nas.space.architecture import Architecture
 from nas.space.constraints import FIELDS, Figure
-from nas.specs.tasks import TaskSpec
+from nas.specs.tasks import MetricSpec
 
 Direction = Literal["minimize", "maximize"]
 DIRECTIONS: tuple[Direction, ...] = ("minimize", "maximize")
@@ -72,20 +72,20 @@ class Objective:
 
 
 def named_objective(
-    name: str, task: TaskSpec, *, direction: str | None = None, limit: float | None = None
+    name: str, metrics: Mapping[str, MetricSpec], *, direction: str | None = None, limit: float | None = None
 ) -> Objective:
     """The objective that a study file names.
 
     Args:
         name: a metric of the task, a figure ("serve_bytes@context=4096"), or "module:function".
-        task: the study's.
+        metrics: of the study's task, as its options have it (`TaskSpec.metrics_for`).
         direction: as given; must agree with the name where the name is ours.
         limit: in the objective's unit.
 
     Raises:
         StudyError: no such metric or figure, a direction that contradicts the name, or a limit of a metric.
     """
-    metric = task.metrics.get(name)
+    metric = metrics.get(name)
     if metric is not None:
         _agree(name, direction, metric.direction)
         return Objective(name, metric.direction, limit=limit, unit=metric.unit, best=metric.best)
@@ -99,7 +99,7 @@ def named_objective(
             raise StudyError(f"objective '{name}' is your own: give its direction, minimize or maximize")
         # Whether it is one of the two is checked by Objective itself.
         return Objective(name, cast("Direction", direction), known=Figure.parse(name), limit=limit)
-    raise StudyError(f"unknown objective '{name}': {did_you_mean(name, [*task.metrics, *catalog.FIGURES])}")
+    raise StudyError(f"unknown objective '{name}': {did_you_mean(name, [*metrics, *catalog.FIGURES])}")
 
 
 def known_values(objectives: tuple[Objective, ...], architecture: Architecture) -> Mapping[str, float]:

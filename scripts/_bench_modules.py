@@ -64,9 +64,9 @@ Call = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A module: how it trains, and how it decodes (None where it cannot)."""
+    """A module: how it trains, and how it decodes; None where it does not, or another entry says it already."""
 
-    train: Subject
+    train: Subject | None
     decode: Subject | None
 
 
@@ -81,7 +81,7 @@ def our_mixer(mixer: str, length: int) -> Mixer[Any]:
         family="decoder",
         where="benchmark",
     )
-    config = MixerConfig(options={key: layer.values[key] for key in spec.keys}, around=around)
+    config = MixerConfig(options={key: layer.values[key] for key in spec.keys if key in layer.values}, around=around)
     module: Mixer[Any] = catalog.load_target(spec.implementation, what="mixer")(config)
     return module
 
@@ -185,10 +185,10 @@ def _attention(
 
         return _stepping(call, length)
 
-    pairs = [_pair(f"{name}, DynamicCache", make, functools.partial(decode, False), 2.0)]
-    if not window:
-        pairs.append(_pair(f"{name}, StaticCache", make, functools.partial(decode, True), 2.0))
-    return pairs
+    growing = Subject(name=f"{name} with DynamicCache", make=functools.partial(decode, False))
+    static = Subject(name=f"{name} with StaticCache", make=functools.partial(decode, True))
+    pairs = [_pair(name, make, None, 2.0), Pair(train=None, decode=growing)]
+    return pairs if window else [*pairs, Pair(train=None, decode=static)]
 
 
 def _fill(module: Any, x_BLD: Tensor, table: tuple[Tensor, Tensor], cache: Any) -> None:

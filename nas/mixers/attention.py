@@ -303,14 +303,13 @@ def _folded(grad_5: Tensor, heads: int) -> Tensor:
 
 def _scores(q: Tensor, k: Tensor, step: _Plan, bias: Tensor | None, table: Tensor | None) -> Tensor:
     product_5 = _grouped(q, k.shape[1]).matmul(k[:, :, None].mT)
-    scores_BHQS = product_5.flatten(1, 2).to(_exact(q)) * q.shape[-1] ** -0.5
+    scores_BHQS: Tensor = product_5.flatten(1, 2).to(_exact(q)) * q.shape[-1] ** -0.5
     queries, keys = scores_BHQS.shape[-2:]
     diagonals = None if table is None else _diagonals(table, step.offset, queries, keys)
     for added in (bias, diagonals, step.mask):
         if added is not None:
-            runs = scores_BHQS.view(
-                len(scores_BHQS), -1, *((1,) * (3 - added.dim()) + added.shape)[-3:-2], queries, keys
-            )
+            given = added.shape[-3] if added.dim() > 2 else 1
+            runs = scores_BHQS.view(len(scores_BHQS), -1, given, queries, keys)
             runs += added.unsqueeze(-4) if added.dim() > 3 else added
     if step.causal:
         ahead_QS = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(1)

@@ -96,7 +96,9 @@ class Segment:
         return self.heads(x_BLH[..., None])
 
 
-def decayed_segments(inputs: tuple[Tensor | None, ...], exclusive: bool, chunk: int, *, backwards: bool = False) -> Iterator[Segment]:
+def decayed_segments(
+    inputs: tuple[Tensor | None, ...], exclusive: bool, chunk: int, *, backwards: bool = False
+) -> Iterator[Segment]:
     """The segments of a sequence, with the decays of each.
 
     Args:

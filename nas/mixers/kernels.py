@@ -100,17 +100,19 @@ def flex(
     else:
         visible = _block_mask_of_prefixes(prefix, length, window, sinks)
     run = _compiled_flex() if q_BHLF.is_cuda else _plain_flex()
-    # Asked of all, though sink logits alone need it: one form less to compile.
-    y_BHLF, aux = run(q_BHLF, k_BGLF, v_BGLF, _score(terms), visible, enable_gqa=True, return_aux=AuxRequest(lse=True))
+    score = _score(terms)
     if terms.logits_H is None:
-        return y_BHLF  # type: ignore[no-any-return]
+        plain_BHLF: Tensor = run(q_BHLF, k_BGLF, v_BGLF, score, visible, enable_gqa=True)
+        return plain_BHLF
+    y_BHLF, aux = run(q_BHLF, k_BGLF, v_BGLF, score, visible, enable_gqa=True, return_aux=AuxRequest(lse=True))
     # A key of value 0 in the denominator takes the share sigmoid(logit - sum) from all the others.
     kept_BHL = (aux.lse - terms.logits_H.to(aux.lse.dtype)[:, None]).sigmoid()
-    return y_BHLF * kept_BHL.to(y_BHLF.dtype)[..., None]  # type: ignore[no-any-return]
+    scaled_BHLF: Tensor = y_BHLF * kept_BHL.to(y_BHLF.dtype)[..., None]
+    return scaled_BHLF
 
 
 def _score(terms: Terms) -> Callable[..., Tensor] | None:
-    slopes_H, table_HR, zero = terms.slopes_H, terms.table_HR, terms.zero
+    slopes_H, table_HR = terms.slopes_H, terms.table_HR
     if slopes_H is not None:
 
         def fall(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -118,6 +120,8 @@ def _score(terms: Terms) -> Callable[..., Tensor] | None:
 
         return fall
     if table_HR is not None:
+        # A tensor, as in `_near`.
+        zero = table_HR.new_tensor(terms.zero, dtype=_int64())
 
         def learned(score: Tensor, b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
             return score + table_HR[h, key - query + zero]

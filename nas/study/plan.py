@@ -77,8 +77,9 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     from nas.tasks.load import load_task
 
     task = load_task(replace(config.task, data_version=data_version))
-    longest = max(int(context) for context in config.space.globals["max_context"].domain.grid or (1,))
-    task.check(tokens=config.budget.tokens_per_step, max_context=longest)
+    contexts = [int(context) for context in config.space.globals["max_context"].domain.grid or (1,)]
+    for context in (max(contexts), min(contexts)):
+        task.check(tokens=config.budget.tokens_per_step, max_context=context)
     baseline = task.baseline("validation")
     with quiet():
         # A setting that Lightning refuses must be found before anything is written.

@@ -36,7 +36,9 @@ def mamba2(groups: int) -> tuple[Any, nn.Module]:
         use_cache=False,
     )
     theirs = filled(Mamba2ForCausalLM(config))
-    layer = {
+    for layer in theirs.backbone.layers:
+        layer.mixer.norm.variance_epsilon = 1e-5  # as published; here the norms of the blocks have 1e-6
+    ours = {
         "mixer": "mamba2",
         "expand": 2,
         "head_dim": 16,
@@ -49,7 +51,7 @@ def mamba2(groups: int) -> tuple[Any, nn.Module]:
         family="decoder",
         width=WIDTH,
         max_context=CONTEXT,
-        layers=[layer] * DEPTH,
+        layers=[ours] * DEPTH,
         positions="none",
         tied_embeddings=False,
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from references.case import Case
 from torch import Tensor
 
 from nas.mixers.base import MixerConfig
 from nas.specs.base import Rope
+from references.case import Case
 
 
 def naive_softmax(mixer: Any, x_BLD: Tensor, config: MixerConfig, prefix_B: Tensor) -> Tensor:

@@ -33,9 +33,7 @@ class Heads:
         slopes = alibi_slopes(self.heads, CPU).double() if self.biases == "alibi" else None
         table = self.leaf(self.heads, 2 * self.length - 1) if self.biases == "learned" else None
         logits = self.leaf(self.heads) if self.logits else None
-        self.terms = Terms(
-            slopes_H=slopes, table_HR=table, zero=self.length - 1, logits_H=logits, sinks=self.sinks
-        )
+        self.terms = Terms(slopes_H=slopes, table_HR=table, zero=self.length - 1, logits_H=logits, sinks=self.sinks)
 
     def leaf(self, *shape: int) -> Tensor:
         self.leaves.append(torch.randn(shape, dtype=torch.float64, requires_grad=True))
@@ -184,7 +182,9 @@ def test_alibi_is_exact_in_single_precision_at_16k() -> None:
     terms = Terms(slopes_H=slopes, reach_H=alibi_reach(slopes, q.transpose(1, 2), k.transpose(1, 2)))
     found = torch.cat(full_attention(q, k, v, terms), 2)
     for place in (0, 1023, 1024, 9000, length - 1):
-        exact_q, exact_k, exact_v = (part.double() for part in (q[:, :, place], k[:, :, : place + 1], v[:, :, : place + 1]))
+        exact_q, exact_k, exact_v = (
+            part.double() for part in (q[:, :, place], k[:, :, : place + 1], v[:, :, : place + 1])
+        )
         fall = slopes.double()[:, None] * (place - torch.arange(place + 1))
         weights = ((exact_q[:, :, None] * exact_k).sum(-1) / 4 - fall).softmax(-1)
         expected = (weights[..., None] * exact_v).sum(2)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from references.case import Case
 from references.softmax import CASES
 
 from nas import catalog
@@ -40,7 +41,9 @@ def test_flex_attention_computes_what_the_blocks_do(biases: str, window: int | N
     if window is None:
         expected = torch.cat(full_attention(*heads_first, terms, prefix=prefix), 2)
     else:
-        parts = windowed_attention(*(part.transpose(0, 1).flatten(1, 2) for part in (q, k, v)), window, terms, prefix=prefix)
+        parts = windowed_attention(
+            *(part.transpose(0, 1).flatten(1, 2) for part in (q, k, v)), window, terms, prefix=prefix
+        )
         expected = torch.cat(parts).unflatten(1, (2, 4)).permute(1, 2, 0, 3)
     found = kernels.flex(*heads_first, terms, window=window, prefix=prefix)
     torch.testing.assert_close(found, expected, rtol=0.0, atol=1e-5)
@@ -88,7 +91,9 @@ def test_the_plain_forms_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_describing_loads_no_torch() -> None:
-    script = "import sys; from nas.mixers import kernels; kernels.describe('full', 'cpu'); assert 'torch' not in sys.modules"
+    script = (
+        "import sys; from nas.mixers import kernels; kernels.describe('full', 'cpu'); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -98,18 +103,18 @@ def test_describing_loads_no_torch() -> None:
 @pytest.mark.parametrize("case", CASES, ids=[case.label for case in CASES])
 @pytest.mark.parametrize("layout", ["causal", "whole", "uneven"])
 def test_a_gpu_computes_what_the_cpu_does(
-    case: object, layout: str, plain: bool, monkeypatch: pytest.MonkeyPatch
+    case: Case, layout: str, plain: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if plain:
         monkeypatch.setenv("NAS_KERNELS", "plain")
     else:
         monkeypatch.delenv("NAS_KERNELS", raising=False)
     torch.manual_seed(0)
-    options = {**case.options, "head_dim": 16}  # type: ignore[attr-defined]
+    options = {**case.options, "head_dim": 16}
     looks_ahead = layout != "causal"
-    around = Surroundings(width=32, max_context=512, positions=case.positions, looks_ahead=looks_ahead)  # type: ignore[attr-defined]
+    around = Surroundings(width=32, max_context=512, positions=case.positions, looks_ahead=looks_ahead)
     relative = RelativeBias(options["heads"], looks_ahead=looks_ahead)
-    made = FullAttention if case.mixer == "full" else SlidingWindow  # type: ignore[attr-defined]
+    made = FullAttention if case.mixer == "full" else SlidingWindow
     mixer = made(MixerConfig(options=options, around=around, relative=relative))
     on_gpu = copy.deepcopy(mixer).to("cuda")
     for shared in on_gpu.relative:
