@@ -30,6 +30,9 @@ from nas.mixers import attention, channel_decay, decay, delta_core, normalised
 transformers.logging.set_verbosity_error()
 
 HEADS, HEAD_DIM, WINDOW = 4, WIDTH // 4, 256
+INEQUAL = "corrects values too"
+UNCUT = "over everything before"
+"""In the names of peers that compute something else than ours."""
 CHUNKS = (32, 64, 128)
 CORES = ("sliding_window", "linear", "retention", "gated_linear", "delta", "gated_delta", "mamba2")
 
@@ -63,7 +66,12 @@ def _subject(
             call, {key: value.requires_grad_(value.is_floating_point()) for key, value in inputs(length).items()}
         )
 
-    return Subject(name=name, make=make, exponent=exponent)
+    def read(length: int) -> Tensor:
+        out = call(**inputs(length)).detach()
+        out = out[None] if out.dim() == 3 else out
+        return out.transpose(1, 2) if out.shape[1] == HEADS else out
+
+    return Subject(name=name, make=make, exponent=exponent, read=None if INEQUAL in name or UNCUT in name else read)
 
 
 def _qkv(length: int, groups: int = HEADS) -> dict[str, Tensor]:
@@ -88,14 +96,14 @@ def _window() -> tuple[Subject, list[Subject]]:
     def our_inputs(length: int) -> dict[str, Tensor]:
         return {key: value[0] for key, value in _qkv(length).items()}
 
-    def masked(length: int) -> Run:
+    # Made once for each length, as a model makes it once for all its layers.
+    @functools.cache
+    def mask(length: int) -> Tensor:
         places = torch.arange(length)
-        seen = (places <= places[:, None]) & (places > places[:, None] - WINDOW)
+        return (places <= places[:, None]) & (places > places[:, None] - WINDOW)
 
-        def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
-
-        return core_pass(call, {key: value.requires_grad_() for key, value in inputs(length).items()})
+    def masked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask(q.shape[2]))
 
     def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -104,8 +112,8 @@ def _window() -> tuple[Subject, list[Subject]]:
         return _by_heads(_qkv(length))
 
     peers = [
-        Subject(name="SDPA with a mask", make=masked, exponent=2.0),
-        _subject("SDPA, causal over everything", full, inputs, exponent=2.0),
+        _subject("SDPA with a mask", masked, inputs, exponent=2.0),
+        _subject(f"SDPA {UNCUT}", full, inputs, exponent=2.0),
     ]
     return _subject("nas", ours, our_inputs), peers
 
@@ -164,7 +172,7 @@ def _gated_linear() -> tuple[Subject, list[Subject]]:
     peers = [_subject("FLA naive_recurrent_gla", recurrent, inputs, exponent=2.0)]
     peers += [
         _subject(
-            f"transformers chunk_kimi_delta_attention (corrects values too), chunks of {chunk}",
+            f"transformers chunk_kimi_delta_attention ({INEQUAL}), chunks of {chunk}",
             functools.partial(with_delta_rule, chunk),
             lambda length: {**inputs(length), "k": functional.normalize(inputs(length)["k"], dim=-1)},
         )

@@ -47,11 +47,13 @@ class Subject:
         name: for the page.
         make: length -> a function that runs it once (a pass or a step); called in the fresh process.
         exponent: how its time grows with the length, to skip what would take too long.
+        read: length -> what it computes, (B, L, H, V), to be compared with others; None: not compared.
     """
 
     name: str
     make: Callable[[int], Run]
     exponent: float = 1.0
+    read: Callable[[int], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +119,13 @@ def available_bytes() -> int:
     raise OSError("no MemAvailable in /proc/meminfo: the benchmark needs Linux")
 
 
-def once(subject: Subject, length: int, limits: Limits) -> Figures:
-    """Seconds of one run, the better of two unless one is long."""
+def once(subject: Subject, length: int, limits: Limits, *, runs: int = 1) -> Figures:
+    """Seconds of one run, the better of two unless one is long; of `runs` in a row."""
 
     def work() -> Figures:
         run = subject.make(length)
-        first = _seconds(run)
-        return {"seconds": first if first > limits.pass_seconds / 4 else min(first, _seconds(run))}
+        first = _seconds(run, runs)
+        return {"seconds": first if first > limits.pass_seconds / 4 else min(first, _seconds(run, runs))}
 
     return isolated(work, limit_s=2 * limits.pass_seconds + 10, threads=limits.threads)
 
@@ -166,6 +168,20 @@ def growth(subject: Subject, short: int, long: int, limits: Limits, *, runs_per_
         return in_turns(subject.make(short), subject.make(long), limits, runs_per_turn=runs_per_turn)
 
     return isolated(work, limit_s=_patience(limits), threads=limits.threads)
+
+
+def difference(first: Subject, second: Subject, length: int, limits: Limits) -> Figures:
+    """The largest difference of what both compute from the same random numbers, over the largest value."""
+
+    def work() -> Figures:
+        found = []
+        for subject in (first, second):
+            assert subject.read is not None
+            torch.manual_seed(0)
+            found.append(subject.read(length))
+        return {"difference": float((found[0] - found[1]).abs().max() / found[0].abs().max())}
+
+    return isolated(work, limit_s=limits.pass_seconds, threads=limits.threads)
 
 
 def memory(subject: Subject, length: int, limits: Limits) -> Figures:

@@ -142,7 +142,7 @@ def _stepping(call: Callable[[Tensor, int], Any], first: int) -> Run:
     return step
 
 
-# Attention -----------------------------------------------------------------------------------------------------------
+# Attention
 
 
 def _attention(
@@ -251,7 +251,7 @@ def _latent() -> list[Pair]:
     )
 
 
-# Layers of transformers whose state does not grow ----------------------------------------------------------------------
+# Layers of transformers whose state does not grow
 
 
 def _constant(name: str, config: Any, layer: Callable[[], nn.Module], cache_word: str) -> Pair:
@@ -338,7 +338,7 @@ def _gated_delta() -> list[Pair]:
     ]
 
 
-# Recurrent networks of torch -------------------------------------------------------------------------------------------
+# Recurrent networks of torch
 
 
 def _recurrent(kind: type[nn.RNNBase], mixer: str) -> list[Pair]:
@@ -370,7 +370,7 @@ def _recurrent(kind: type[nn.RNNBase], mixer: str) -> list[Pair]:
     return [_pair(f"torch nn.{kind.__name__} and a projection", make, decode)]
 
 
-# Layers composed around the cores of flash-linear-attention --------------------------------------------------------------
+# Layers composed around the cores of flash-linear-attention
 
 
 class _Composed(nn.Module):

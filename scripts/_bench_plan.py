@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from _bench_cores import CORES, core_subjects
-from _bench_measure import STEPS_PER_TURN, Figures, Limits, Subject, compare, growth, memory, once
+from _bench_measure import STEPS_PER_TURN, Figures, Limits, Subject, compare, difference, growth, memory, once
 from _bench_modules import GROWING, ours, peers
 
 HOPELESS = 3.0
 """A peer this many times slower than the fastest is not tried at greater lengths."""
 
 SHORTEST_DECODE = 512
+COMPARED, CLOSE = 512, 1e-3
+"""Cores are compared at this length, within this share of the largest value."""
 
 
 class Results:
@@ -96,11 +98,21 @@ class Plan:
             self._compare(results, "whole", mixer, mine.train, trained, self.lengths)
             if mixer in CORES:
                 core, rivals = core_subjects(mixer)
+                self._agree(results, mixer, core, rivals)
                 self._compare(results, "core", mixer, core, rivals, self.lengths, all_rivals=mixer == "sliding_window")
             self._memory(results, mixer, mine.train, trained)
             decoded = [peer.decode for peer in others if peer.decode is not None]
             self._compare(results, "decode", mixer, mine.decode, decoded, self.decode_lengths)
             self._growth(results, mixer, mine.train, mine.decode)
+
+    def _agree(self, results: Results, mixer: str, mine: Subject, rivals: list[Subject]) -> None:
+        """Stops where a peer computes another function, unless its name says so."""
+        for rival in rivals:
+            if rival.read is not None:
+                key = f"agree/{mixer}/{COMPARED}/{rival.name}"
+                found = results.get(key, lambda rival=rival: difference(mine, rival, COMPARED, self.limits))
+                if not found.get("difference", 0.0) < CLOSE:
+                    raise SystemExit(f"{key}: this peer computes something else ({found})")
 
     def _compare(
         self,
@@ -124,17 +136,23 @@ class Plan:
                 results.get(key, lambda rival=rival, length=length: self._versus(mine, rival, length, runs))
 
     def _versus(self, mine: Subject, rival: Subject, length: int, runs: int) -> Figures:
-        found = compare(mine, rival, length, self.limits, runs_per_turn=runs)
-        return {"peer": rival.name, **found}
+        limits = self._steps if runs > 1 else self.limits
+        return {"peer": rival.name, **compare(mine, rival, length, limits, runs_per_turn=runs)}
+
+    @property
+    def _steps(self) -> Limits:
+        """Steps are short: more of them, in less time."""
+        return replace(self.limits, repeats=10 * self.limits.repeats, seconds=self.limits.seconds / 3)
 
     def _alone(
         self, results: Results, kind: str, mixer: str, rival: Subject, length: int, before: int | None
     ) -> Figures:
         prefix = f"alone/{kind}/{mixer}"
+        runs = 2 * STEPS_PER_TURN if kind == "decode" else 1
         why = None if before is None else self._hopeless(results, prefix, rival, length, before)
         return results.get(
             f"{prefix}/{length}/{rival.name}",
-            lambda: once(rival, length, self.limits) if why is None else {"skipped": why},
+            lambda: once(rival, length, self.limits, runs=runs) if why is None else {"skipped": why},
         )
 
     def _hopeless(self, results: Results, prefix: str, rival: Subject, length: int, before: int) -> str | None:
@@ -171,7 +189,7 @@ class Plan:
         first, last = self.decode_lengths[0], self.decode_lengths[-1]
         results.get(
             f"decode-growth/{mixer}",
-            lambda: growth(decode, first, last, self.limits, runs_per_turn=STEPS_PER_TURN),
+            lambda: growth(decode, first, last, self._steps, runs_per_turn=STEPS_PER_TURN),
         )
 
 

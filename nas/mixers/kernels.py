@@ -29,7 +29,9 @@ _SMALLEST_HEAD = 16
 _MOST_FORMS = 64
 """Compiled forms kept: windows and prefixes come as tensors, but biases, dtypes and lengths make new ones."""
 
-_RECURRENT = frozenset({"linear", "retention", "gated_linear", "delta", "gated_delta", "mamba2"})
+_CHUNKED = frozenset({"linear", "retention", "gated_linear", "mamba2"})
+# Flash-linear-attention serves these in half precision; it refuses float32.
+_DELTA_RULE = frozenset({"delta", "gated_delta"})
 
 _FUSED = "sdpa (flash/efficient)"
 
@@ -53,8 +55,10 @@ def describe(mixer_name: str, device_type: str) -> str:
     flexible = device_type == "cuda" and not plain_forced()
     if mixer_name == "sliding_window":
         return "flex_attention (compiled)" if flexible and _compiles() else "blocked sdpa"
-    if mixer_name in _RECURRENT:
-        return "flash-linear-attention" if flexible and has_linear_attention_kernels() else "chunked torch"
+    if mixer_name in _DELTA_RULE and flexible and has_linear_attention_kernels():
+        return "flash-linear-attention"
+    if mixer_name in _CHUNKED | _DELTA_RULE:
+        return "chunked torch"
     named = {
         "full": _FUSED,
         "latent": _FUSED,

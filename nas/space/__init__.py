@@ -6,8 +6,8 @@ In: YAML files or plain mappings. Out: `Space`, and from it `Architecture`s in c
 from __future__ import annotations
 
 from nas.space.architecture import Architecture
-from nas.space.layers import Layer
 from nas.space.constraints import Constraint, Figure
+from nas.space.layers import Layer
 from nas.space.space import Parameter, Space
 
 __all__ = ["Architecture", "Constraint", "Figure", "Layer", "Parameter", "Space"]

@@ -22,7 +22,7 @@ class Case:
     mixer: str
     options: dict[str, Value] = field(default_factory=dict)
     positions: str = "none"
-    rope: Rope = Rope(theta=500.0)
+    rope: Rope = field(default_factory=lambda: Rope(theta=500.0))
     saved_tolerance: float = 0.15
 
     @property
