@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from _bench_measure import Figures
-from _bench_modules import GROWING, SAME_KERNEL
+from _bench_ours import GROWING, SAME_KERNEL
 from _bench_plan import Plan, Results
 
 NOTE = "<!-- Made by scripts/bench_mixers --write; do not edit. -->\n"

@@ -16,7 +16,8 @@ from typing import Any
 
 from _bench_cores import CORES, core_subjects
 from _bench_measure import STEPS_PER_TURN, Figures, Limits, Subject, compare, difference, growth, memory, once
-from _bench_modules import GROWING, ours, peers
+from _bench_modules import peers
+from _bench_ours import GROWING, ours
 
 HOPELESS = 3.0
 """A peer this many times slower than the fastest is not tried at greater lengths."""

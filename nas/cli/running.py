@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import StudyError
+from nas.specs import family_spec
 from nas.units import parse_seconds
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def _summary(study: Study, arguments: argparse.Namespace) -> int:
     ]
     if "task" in stored.resolved:
         commands.insert(1, (f"nas export {name} --trial {best.number} --to {folder}{place}", "a checkpoint of it"))
-        if stored.resolved["task"]["name"] == "language_modeling":
+        family = best.candidate.architecture.family
+        if stored.resolved["task"]["name"] == "language_modeling" and family_spec(family).decodes:
             commands.insert(2, (f'nas generate {folder} "The " --tokens 100', "text from the checkpoint"))
     width = max(len(command) for command, _ in commands) + 2
     print("\nNext:")

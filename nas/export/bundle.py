@@ -39,6 +39,7 @@ from nas.export.folder import (
     write_whole,
 )
 from nas.files import refuse_taken
+from nas.models.base import Model
 from nas.models.build import build
 from nas.models.decoder import Decoder
 from nas.space.architecture import Architecture
@@ -93,10 +94,8 @@ class Bundle:
         Raises:
             InputError: at the call, when the bundle speaks no text or an argument breaks its rule.
         """
-        model, tokenizer = self._language_model()
         return language.continue_text(
-            model,
-            tokenizer,
+            *self._generator(),
             prompt,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -117,13 +116,25 @@ class Bundle:
         model, tokenizer = self._language_model()
         return language.bits_per_byte(model, tokenizer, text)
 
-    def _language_model(self) -> tuple[Decoder, Tokenizer]:
-        if self.tokenizer is None or not isinstance(self.model, Decoder) or not self.model.generates:
+    def _generator(self) -> tuple[Model, Tokenizer]:
+        model, tokenizer = self.model, self.tokenizer
+        if tokenizer is None:
             raise InputError(
                 "this bundle is no language model: its tokens stand for no text; "
                 "call its network with tokens instead, bundle.model(tokens)"
             )
-        return self.model, self.tokenizer
+        if not isinstance(model, Model) or not model.generates:
+            raise InputError(
+                f"this bundle does not generate: its family is '{self.architecture.family}' and its head "
+                f"'{self.architecture.head}'; call its network with tokens instead, bundle.model(tokens)"
+            )
+        return model, tokenizer
+
+    def _language_model(self) -> tuple[Decoder, Tokenizer]:
+        model, tokenizer = self._generator()
+        if not isinstance(model, Decoder):
+            raise InputError(f"only decoders give a text bits per byte; this is a '{self.architecture.family}'")
+        return model, tokenizer
 
 
 def write_bundle(

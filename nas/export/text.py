@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from nas.errors import InputError
+from nas.export.prompts import prompt_of
+from nas.models.base import Model
 from nas.models.decoder import Decoder
 from nas.models.generate import generate
 from nas.tasks.metrics import IGNORED, summed_nats
@@ -26,7 +28,7 @@ TOKENS_PER_BATCH: Final = 16_384
 
 
 def continue_text(
-    model: Decoder,
+    model: Model,
     tokenizer: Tokenizer,
     prompt: str,
     *,
@@ -41,20 +43,15 @@ def continue_text(
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stops:
         raise InputError("a stop string must not be empty: leave it out to generate without one")
-    tokens = [tokenizer.document, *tokenizer.encode(prompt)]
-    room = model.max_context - 2
-    if len(tokens) - 1 > room:
-        raise InputError(
-            f"a prompt must have at most {room} tokens, max_context {model.max_context} less <document> and one "
-            f"new token: this one has {len(tokens) - 1}"
-        )
+    read = prompt_of(model, tokenizer, prompt)
     generated = generate(
         model,
-        torch.tensor([tokens], device=model.device),
+        read.inputs,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        stop_tokens=read.stop_tokens,
         seed=seed,
     )
     return until_stop(tokenizer.decode_stream(int(token_B) for token_B in generated), stops)

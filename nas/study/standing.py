@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nas.cost.estimate import estimate
 from nas.pareto import non_dominated
 from nas.records import Candidate
+from nas.specs import family_spec
 from nas.store import MemoryFigure, StoredStudy, StoredTrial
 
 
@@ -54,6 +55,7 @@ def placeholder(known: Mapping[str, float], study: StoredStudy, trials: list[Sto
 def predicted_memory(candidate: Candidate) -> list[MemoryFigure]:
     """The formulas' figures at the candidate's own max_context and batch 1: bf16, and fp32 for training."""
     cost = estimate(candidate.architecture)
+    decodes = family_spec(candidate.architecture.family).decodes
     return [
         MemoryFigure(
             figure=name,
@@ -64,4 +66,5 @@ def predicted_memory(candidate: Candidate) -> list[MemoryFigure]:
             dtype="fp32" if name == "train_peak_bytes" else cost.dtype,
         )
         for name in ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes")
+        if decodes or name not in ("state_bytes", "serve_bytes")
     ]

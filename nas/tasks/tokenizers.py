@@ -76,6 +76,11 @@ class ByteTokenizer(Tokenizer):
         """256."""
         return self.BYTES
 
+    @property
+    def specials(self) -> tuple[str, ...]:
+        """The names of all specials."""
+        return tuple(self._ids)
+
     def special(self, name: str) -> int:
         """The token of a special.
 
