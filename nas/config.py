@@ -274,15 +274,19 @@ def config_from_resolved(resolved: Mapping[str, Any]) -> StudyConfig:
     return _config(resolved, Lines(f"study '{resolved.get('name')}'", {}), Path.cwd())
 
 
+def _space_path(name: str, beside: list[Path], lines: Lines) -> Path:
+    try:
+        return find_file(name, kind="search_spaces", beside=beside, error=StudyError)
+    except StudyError as error:
+        raise StudyError(f"{lines.at(('space',))}: space: {error}") from None
+
+
 def _space(file: StudyFile, lines: Lines, folder: Path) -> tuple[dict[str, Any], Space]:
     if isinstance(file.space, str):
-        try:
-            found = find_file(
-                file.space, kind="search_spaces", beside=[folder, folder.parent, Path()], error=StudyError
-            )
-        except StudyError as error:
-            raise StudyError(f"{lines.at(('space',))}: space: {error}") from None
-        values, space_lines = load_yaml(found, StudyError)
+        values, space_lines = load_yaml(_space_path(file.space, [folder, folder.parent, Path()], lines), StudyError)
+        if "objectives" in values and not Path(file.space).suffix:
+            # A study may bear the name of the shipped space that it searches; a space it is not.
+            values, space_lines = load_yaml(_space_path(file.space, [], lines), StudyError)
     else:
         values, space_lines = file.space, lines.below("space")
     if file.override:

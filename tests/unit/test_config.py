@@ -106,6 +106,13 @@ def test_the_space_is_found_beside_the_study_then_in_the_working_directory_then_
     assert load(folder, space="space: search_spaces/hybrid_decoder.yaml", budget=larger).space.name == "hybrid_decoder"
 
 
+def test_a_study_may_bear_the_name_of_the_shipped_space_that_it_searches(folder: Path) -> None:
+    larger = "budget: {tokens: 1e6, tokens_per_step: 4096}"
+    load(folder, space="space: decoder", budget=larger)
+    (folder / "decoder.yaml").write_text((folder / "study.yaml").read_text())
+    assert load(folder, space="space: decoder", budget=larger).space.name == "decoder"
+
+
 def test_a_missing_space_names_the_nearest(folder: Path) -> None:
     text = refusal(folder, space="space: hybrid_decodr")
     assert text == "study.yaml:2: space: no file 'hybrid_decodr': did you mean 'hybrid_decoder'?"
