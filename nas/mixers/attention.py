@@ -151,6 +151,11 @@ def attend(q_BHQF: Tensor, pieces: Sequence[Piece], logits_H: Tensor | None = No
     first = pieces[0]
     if len(pieces) == 1 and logits_H is None and first.is_simple(q_BHQF.shape[1]):
         mask = _as_mask(first.mask, q_BHQF)
+        if q_BHQF.shape[2] == 1 and not first.causal and (mask is None or mask.shape[1] == 1):
+            # Heads that share keys are then queries of one head, and each key is read once for all of them.
+            q_BGNF = q_BHQF.reshape(len(q_BHQF), first.k_BGSF.shape[1], -1, q_BHQF.shape[-1])
+            y_BGNF = scaled_dot_product_attention(q_BGNF, first.k_BGSF, first.v_BGSF, attn_mask=mask)
+            return y_BGNF.reshape(*q_BHQF.shape[:3], -1)
         return scaled_dot_product_attention(
             q_BHQF, first.k_BGSF, first.v_BGSF, attn_mask=mask, is_causal=first.causal, enable_gqa=True
         )

@@ -8,7 +8,8 @@ i + E, by position × theta^(−i / E), so that weights trained with `rotate_hal
 Where a position is two numbers, each turns one half of the features in just this way.
 
 Tables are made anew in every pass: that costs under 1 % of a layer, keeps buffers out of the
-model, and lets the backward pass (a turn the other way) keep nothing but given positions.
+model, and lets the backward pass (a turn the other way) keep nothing but given positions. Only in
+decoding, where they would be half of a layer's time, all layers share those of the latest tokens.
 
 Shapes: B batch, L length or queries, S keys, H heads, F features of a head, P numbers of a
 position, E pairs of features that turn by one of them.
@@ -17,7 +18,8 @@ position, E pairs of features that turn by one of them.
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,9 @@ from nas.specs.base import Rope
 
 # Between these numbers of turns over the trained context, YaRN passes from stretching to leaving alone.
 _YARN_FAST, _YARN_SLOW = 32.0, 1.0
+
+_BLOCK = 64
+"""Positions whose tables decoding makes at once."""
 
 
 def rotate(x: Tensor, positions: int | Tensor, rope: Rope, *, time_axis: int) -> Tensor:
@@ -41,6 +46,8 @@ def rotate(x: Tensor, positions: int | Tensor, rope: Rope, *, time_axis: int) ->
         rope: base of the frequencies, how they are stretched, and numbers of a position.
         time_axis: counted from the front, before the last two axes: 0 or 1.
     """
+    if _is_one_token(positions, x, time_axis):
+        return _turn(x, _tables_of_token(positions, x.shape[-1], rope, x.dtype, x.device), rope, sign=1.0)
     # Positions enter apart from the rest: autograd may only be shown a tensor as an argument.
     given = positions if isinstance(positions, Tensor) else None
     start = 0 if isinstance(positions, Tensor) else positions
@@ -55,18 +62,45 @@ class _Rotation(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, given: Tensor | None, start: int, rope: Rope, time_axis: int) -> Tensor:
         ctx.place = (start, rope, time_axis)
         ctx.save_for_backward(*(() if given is None else (given,)))
-        return _turn(x, given, *ctx.place, sign=1.0)
+        return _turn(x, _tables(x, given, *ctx.place), rope, sign=1.0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         (given,) = ctx.saved_tensors or (None,)
-        return _turn(grad, given, *ctx.place, sign=-1.0), None, None, None, None
+        start, rope, time_axis = ctx.place
+        return _turn(grad, _tables(grad, given, start, rope, time_axis), rope, sign=-1.0), None, None, None, None
 
 
-def _turn(x: Tensor, given: Tensor | None, start: int, rope: Rope, time_axis: int, *, sign: float) -> Tensor:
+def _is_one_token(positions: int | Tensor, x: Tensor, time_axis: int) -> TypeGuard[int]:
+    """Whether this is a step of decoding, whose tables all layers share."""
+    # Subclasses, such as the fake tensors of a trace, must not leave tables to real ones.
+    return isinstance(positions, int) and x.shape[time_axis] == 1 and not torch.is_grad_enabled() and type(x) is Tensor
+
+
+def _tables_of_token(
+    position: int, features: int, rope: Rope, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of one position, for all heads alike."""
+    cos, sin = _tables_of_block(position // _BLOCK, features, rope, dtype, device)
+    place = position % _BLOCK
+    return cos[place], sin[place]
+
+
+@lru_cache(maxsize=32)
+def _tables_of_block(
+    block: int, features: int, rope: Rope, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The same for consecutive positions, which are on the first axis."""
+    # Whoever asks first must not make them unfit for others: inference tensors are for inference alone.
+    with torch.inference_mode(mode=False):
+        x = torch.empty((_BLOCK, 1, 1, features), dtype=dtype, device=device)
+        return _tables(x, None, block * _BLOCK, rope, 0)
+
+
+def _turn(x: Tensor, tables: tuple[Tensor, Tensor], rope: Rope, *, sign: float) -> Tensor:
     parts = x if rope.dimensions == 1 else x.view(*x.shape[:-1], rope.dimensions, -1)
-    cos, sin = _tables(x, given, start, rope, time_axis)
+    cos, sin = tables
     first, second = parts.chunk(2, -1)
     turned = torch.empty_like(parts, memory_format=torch.contiguous_format)
     turned_first, turned_second = turned.chunk(2, -1)

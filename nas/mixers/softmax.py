@@ -72,12 +72,11 @@ class KeyValueCache(MixerState):
         for cache_BGSF, new_BLGF in pairs:
             cache_BGSF.copy_(new_BLGF.detach()[row_B1, token_BS].transpose(1, 2))
 
-    def append(self, key_BGF: Tensor, value_BGF: Tensor, position: int | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def append(self, key_BGF: Tensor, value_BGF: Tensor, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """Takes in one token per row, at `position`.
 
         Returns:
-            The keys and the values that may be held, (B, G, S or fewer, F), and the token in each
-            of their slots, int64 (B or 1, S or fewer); those beyond `position` hold none.
+            The keys and the values, (B, G, S, F), or of one position for all only those held.
         """
         pairs = ((self.keys_BGSF, key_BGF), (self.values_BGSF, value_BGF))
         ring = max(self.slots - self.sinks, 1)
@@ -85,14 +84,13 @@ class KeyValueCache(MixerState):
             slot = position if position < self.slots else self.sinks + (position - self.sinks) % ring
             for cache_BGSF, new_BGF in pairs:
                 cache_BGSF[:, :, slot] = new_BGF.detach()
-            latest_B1 = torch.full((1, 1), position, device=key_BGF.device)
             used = min(position + 1, self.slots)
-            return self.keys_BGSF[:, :, :used], self.values_BGSF[:, :, :used], self.held(latest_B1)[:, :used]
+            return self.keys_BGSF[:, :, :used], self.values_BGSF[:, :, :used]
         slot_B = torch.where(position < self.slots, position, self.sinks + (position - self.sinks) % ring)
         row_B = torch.arange(key_BGF.shape[0], device=key_BGF.device)
         for cache_BGSF, new_BGF in pairs:
             cache_BGSF[row_B, :, slot_B] = new_BGF.detach().to(cache_BGSF.dtype)
-        return self.keys_BGSF, self.values_BGSF, self.held(position[:, None])
+        return self.keys_BGSF, self.values_BGSF
 
 
 class SoftmaxAttention(Mixer[KeyValueCache]):
@@ -156,9 +154,9 @@ class SoftmaxAttention(Mixer[KeyValueCache]):
         """The next token, (B, D) to (B, D), causally; takes it into `state`."""
         turns = position if turn is None else turn
         q_B1HF, k_B1GF, v_B1GF = self._project(x_BD[:, None], turns if isinstance(turns, int) else turns[:, None], 1)
-        keys_BGSF, values_BGSF, held_BS = state.append(k_B1GF[:, 0], v_B1GF[:, 0], position)
+        keys_BGSF, values_BGSF = state.append(k_B1GF[:, 0], v_B1GF[:, 0], position)
         dtype = q_B1HF.dtype
-        mask, bias = self._step_terms(held_BS, position, _exact(q_B1HF))
+        mask, bias = self._step_terms(state, position, q_B1HF)
         piece = Piece(k_BGSF=keys_BGSF.to(dtype), v_BGSF=values_BGSF.to(dtype), mask=mask, bias=bias)
         y_BH1F = attend(q_B1HF.transpose(1, 2), [piece], self.sinks)
         y_BC = y_BH1F.flatten(1)
@@ -273,16 +271,21 @@ class SoftmaxAttention(Mixer[KeyValueCache]):
         return bias_HR.to(_exact(bias_HR))
 
     def _step_terms(
-        self, held_BS: Tensor, position: int | Tensor, exact: torch.dtype
+        self, state: KeyValueCache, position: int | Tensor, q: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """What is added to the scores of one query by slot: constant and learned, (B or 1, H or 1, 1, S)."""
         mask = bias = None
-        latest_B1 = position if isinstance(position, int) else position[:, None]
-        if not isinstance(position, int):
+        if isinstance(position, int) and not (self.alibi or self.relative):
+            return None, None
+        latest_B1 = torch.full((1, 1), position, device=q.device) if isinstance(position, int) else position[:, None]
+        held_BS = state.held(latest_B1)
+        if isinstance(position, int):
+            held_BS = held_BS[:, : position + 1]
+        else:
             empty_BS = held_BS > latest_B1
             mask = torch.zeros_like(empty_BS, dtype=torch.float32).masked_fill_(empty_BS, HIDDEN)[:, None, None]
         if self.alibi:
-            slopes_H11 = alibi_slopes(self.heads, held_BS.device).to(exact)[:, None, None]
+            slopes_H11 = alibi_slopes(self.heads, held_BS.device).to(_exact(q))[:, None, None]
             fall = slopes_H11 * (held_BS - latest_B1)[:, None, None]
             mask = fall if mask is None else mask + fall
         if self.relative:

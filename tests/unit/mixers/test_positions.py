@@ -52,6 +52,19 @@ def test_scores_depend_on_the_distance_alone() -> None:
     assert abs(score(7, 3) - score(8, 3)) > 1e-6
 
 
+@pytest.mark.parametrize("rope", [Rope(theta=100.0), Rope(theta=100.0, dimensions=2), YARN])
+def test_decoded_tokens_turn_as_those_of_a_pass_do(rope: Rope) -> None:
+    x = torch.randn(2, 150, 3, 8)
+    together = rotate(x, 0, rope, time_axis=1)
+    with torch.inference_mode():
+        in_steps = [rotate(x[:, at : at + 1], at, rope, time_axis=1) for at in range(150)]
+    with torch.no_grad():
+        again = rotate(x[:, 63:64], 63, rope, time_axis=1)
+    torch.testing.assert_close(torch.cat(in_steps, 1), together, rtol=0.0, atol=1e-6)
+    assert torch.equal(again, in_steps[63])
+    assert not again.is_inference()
+
+
 @pytest.mark.parametrize("scaling", ["none", "linear", "yarn"])
 @pytest.mark.parametrize("dimensions", [1, 2])
 @pytest.mark.parametrize("time_axis", [0, 1])

@@ -76,10 +76,11 @@ def test_a_filled_ring_equals_one_filled_token_by_token(length: int, sinks: int)
     at_once, one_by_one = cache(sinks), cache(sinks)
     at_once.fill(keys, values)
     for place, (key, value) in enumerate(zip(keys.unbind(1), values.unbind(1), strict=True)):
-        _, _, held = one_by_one.append(key, value, place)
+        one_by_one.append(key, value, place)
     for mine, theirs in zip(at_once.tensors(), one_by_one.tensors(), strict=True):
         assert torch.equal(mine, theirs)
-    for slot, token in enumerate(held[0].tolist()):
+    held_BS = one_by_one.held(torch.tensor([[keys.shape[1] - 1]]))
+    for slot, token in enumerate(held_BS[0, : keys.shape[1]].tolist()):
         assert torch.equal(at_once.keys_BGSF[:, 0, slot], keys[:, token, 0])
 
 
@@ -90,7 +91,8 @@ def test_rows_of_unequal_length_lie_in_the_ring_as_each_alone(sinks: int) -> Non
     together.fill(keys[:, :11], keys[:, :11], lengths_B)
     for more in range(2):
         key_BGF = keys[torch.arange(3), lengths_B + more]
-        held_keys, _, held_BS = together.append(key_BGF, key_BGF, lengths_B + more)
+        held_keys, _ = together.append(key_BGF, key_BGF, lengths_B + more)
+        held_BS = together.held((lengths_B + more)[:, None])
         for row, latest in enumerate((lengths_B + more).tolist()):
             filled = held_BS[row] <= latest
             expected = {*range(min(sinks, latest + 1)), *range(max(0, latest - (4 - sinks) + 1), latest + 1)}
