@@ -32,6 +32,8 @@ from typing import Any
 
 import torch
 
+from nas.measure.allocator import freed_memory_kept
+
 Run = Callable[[], None]
 Figures = dict[str, Any]
 
@@ -123,14 +125,16 @@ def once(subject: Subject, length: int, limits: Limits, *, runs: int = 1) -> Fig
     """Seconds of one run, the best of three unless one is long; the mean of `runs` in a row."""
 
     def work() -> Figures:
-        run = subject.make(length)
-        first = _seconds(run, runs)
-        again = 0 if first > limits.pass_seconds / 4 else 2
-        return {"seconds": min([first, *(_seconds(run, runs) for _ in range(again))])}
+        with freed_memory_kept():
+            run = subject.make(length)
+            first = _seconds(run, runs)
+            again = 0 if first > limits.pass_seconds / 4 else 2
+            return {"seconds": min([first, *(_seconds(run, runs) for _ in range(again))])}
 
     return isolated(work, limit_s=2 * limits.pass_seconds + 10, threads=limits.threads)
 
 
+@freed_memory_kept()
 def in_turns(first: Run, second: Run, limits: Limits, *, runs_per_turn: int = 1) -> Figures:
     """Seconds of both, and the median of second / first over pairs; in the current process."""
     _seconds(first), _seconds(second)

@@ -55,6 +55,8 @@ Made by `scripts/bench_mixers --write`; of a stopped run the next one measures t
   process; a ratio is the median over the pairs of what the peer takes over what ours takes, so above 1 ours is faster.
   In brackets the lowest and the highest of the pairs, of which there are at most {plan.limits.repeats} (of decoding ten
   times as many).
+- The C library keeps what is freed, for ours and the peer's alike, as it does where candidates train: else passes over
+  16,384 tokens spend up to half their time on page faults.
 - The peer is the fastest that was found in pure PyTorch, at its fastest chunk size: layers of transformers,
   x-transformers and torch; where they have none, the published layer around a naive function of
   flash-linear-attention (FLA), whose kernels need a GPU. What a peer's model makes once for all its layers, masks and

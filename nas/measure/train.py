@@ -15,6 +15,7 @@ import torch
 from nas.cost.estimate import forward_flops, training_flops_per_token
 from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
 from nas.files import Files
+from nas.measure.allocator import freed_memory_kept
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
 from nas.measure.module import Batches, Training, hyperparameters
 from nas.measure.trainer import device_in_words, make_trainer, quiet
@@ -45,7 +46,7 @@ class TrainingEvaluator:
         """
         start = time.perf_counter()
         try:
-            with quiet():
+            with quiet(), freed_memory_kept():
                 return _train(job, start) if job.kind == "train" else _test(job, start)
         except (InputError, KeyboardInterrupt):
             raise
