@@ -1,0 +1,29 @@
+"""Specifications of the tasks; one module for each, base.py for what they share."""
+
+from __future__ import annotations
+
+from nas.specs.tasks.base import Direction, MetricSpec, TaskShape, TaskSpec
+from nas.specs.tasks.language_modeling import (
+    LONGEST_SPAN,
+    NATURAL_OBJECTIVES,
+    TEXT_OBJECTIVES,
+    LanguageModeling,
+    TextObjective,
+    shortest_context,
+)
+from nas.specs.tasks.recall import FILLERS, Recall
+
+__all__ = [
+    "FILLERS",
+    "LONGEST_SPAN",
+    "NATURAL_OBJECTIVES",
+    "TEXT_OBJECTIVES",
+    "Direction",
+    "LanguageModeling",
+    "MetricSpec",
+    "Recall",
+    "TaskShape",
+    "TaskSpec",
+    "TextObjective",
+    "shortest_context",
+]
