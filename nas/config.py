@@ -338,7 +338,7 @@ def _task(file: StudyFile, family: str, lines: Lines, folder: Path) -> tuple[Tas
             raise StudyError(str(error)) from None
         options[key] = _absolute(value, folder) if key == "corpus" else value
     for key, known in spec.keys.items():
-        if key not in options and known.default is None:
+        if key not in options and known.default is None and not known.derived:
             raise StudyError(f"{place}: task '{name}' needs '{key}' ({known.doc})")
     options = spec.objective_for(family, options)
     for broken in spec.broken_rules(options):

@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from nas.errors import DivergedError
 from nas.measure.checkpoints import Tensors, TrainingState
 from nas.measure.schedule import averaging_weight, learning_rate_factor
+from nas.models.base import Model
+from nas.models.generate import generate
 from nas.records import Job, Split
-from nas.tasks.base import IGNORED, Batch, Task
+from nas.tasks.base import IGNORED, Batch, Questions, Task
 from nas.tasks.metrics import Metrics
 
 TRAINING_DEFAULTS = {"learning_rate": 3e-3, "weight_decay": 0.1, "beta2": 0.95, "gradient_clip": 1.0}
@@ -89,7 +91,7 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
-        logits_NV, targets_N = self._scored(batch)
+        logits_NV, targets_N, _ = self._scored(batch)
         loss = self.task.loss(logits_NV, targets_N)
         if batch_idx % LOOK_EVERY == 0 and not torch.isfinite(loss):
             raise DivergedError(f"the training loss was {loss.item()} at step {self.taken}")
@@ -107,8 +109,28 @@ class Training(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores one batch."""
-        logits_NV, targets_N = self._scored(batch)
-        self._metrics.update(logits_NV, targets_N)
+        self._metrics.update(*self._scored(batch))
+
+    def answer(self, questions: Questions) -> None:
+        """Generates the answers to a batch of questions, greedily, and scores them."""
+        assert isinstance(self.model, Model)
+        inputs = questions.inputs.to(self.model.device)
+        ended = [False] * len(questions.example_B)
+        answers: list[list[int]] = [[] for _ in ended]
+        tokens = generate(
+            self.model,
+            inputs,
+            max_new_tokens=questions.most_tokens,
+            temperature=0,
+            stop_tokens=questions.stop_tokens,
+        )
+        for tokens_B in tokens:
+            for row, token in enumerate(tokens_B.tolist()):
+                ended[row] = ended[row] or token in questions.stop_tokens
+                if not ended[row]:
+                    answers[row].append(token)
+        for example, answer in zip(questions.example_B, answers, strict=True):
+            self._metrics.answer(example, answer)
 
     def scores(self) -> dict[str, float]:
         """The metrics of the last validation.
@@ -139,15 +161,20 @@ class Training(pl.LightningModule):
         """The running average, by parameter name."""
         return dict(zip((name for name, _ in self.model.named_parameters()), self._average, strict=True))
 
-    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits and targets of what is scored; the head runs on nothing else."""
+    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits and targets of what is scored, and its examples; the head runs on nothing else."""
         features: Tensor = self.model.features(batch.inputs)  # type: ignore[operator]
-        # (B, L, D), or (B, D) where the model speaks once for a sequence.
-        features_ND, targets_N = features.flatten(0, -2), batch.targets_BL.flatten()
+        is_once = features.ndim == 2
+        if is_once or self.task.scores_sequences:
+            return self.model.head(features), batch.targets_BL, batch.example_B  # type: ignore[operator]
+        features_ND, targets_N, example_N = features.flatten(0, 1), batch.targets_BL.flatten(), None
+        if batch.example_B is not None:
+            example_N = batch.example_B.repeat_interleave(features.shape[1])
         scored_N = targets_N != IGNORED
         if not bool(scored_N.all()):
             features_ND, targets_N = features_ND[scored_N], targets_N[scored_N]
-        return self.model.head(features_ND), targets_N  # type: ignore[operator]
+            example_N = None if example_N is None else example_N[scored_N]
+        return self.model.head(features_ND), targets_N, example_N  # type: ignore[operator]
 
     def _restore(self, optimizer: torch.optim.Optimizer, moments: Tensors) -> None:
         names = {id(weight): name for name, weight in self.model.named_parameters()}

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 import lightning as pl
 import torch
+from torch import nn
 
 from nas.cost.estimate import forward_flops, training_flops_per_token
 from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
 from nas.files import Files
 from nas.measure.allocator import freed_memory_kept
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
-from nas.measure.module import Batches, Training, hyperparameters
+from nas.measure.module import EVALUATION_TOKENS, Batches, Training, hyperparameters
 from nas.measure.trainer import device_in_words, make_trainer, quiet
 from nas.models.build import build
 from nas.records import Failure, Job, Measurement, Result, Split
 from nas.space.architecture import Architecture
+from nas.specs.tasks import EFFECTIVE_CONTEXT, EFFECTIVE_SHARE
 from nas.tasks.base import StepShape, Task
+from nas.tasks.curves import effective_context
 from nas.tasks.load import load_task
 
 _AVERAGED_STEPS = 64
@@ -153,20 +158,54 @@ def _starting_state(job: Job, files: Files) -> TrainingState | None:
 
 
 def _score(module: Training, batches: Batches, trainer: pl.Trainer, job: Job, split: Split) -> tuple[Measurement, ...]:
-    own = job.candidate.architecture.max_context
-    found: list[Measurement] = []
-    for context in sorted({own, *(length for length in job.contexts if length <= own)}):
+    """The metrics at the candidate's own context, at the others that the job asks for, and of the whole curve."""
+    architecture, task = job.candidate.architecture, module.task
+    options = dict(job.task.options)
+    specs = task.spec.metrics_for(options)
+    model = module.model
+    scores: dict[int, dict[str, float]] = {}
+    for context in sorted({architecture.max_context, *job.contexts}):
+        if context > architecture.max_context:
+            if not architecture.extends:
+                continue
+            module.model = _longer(architecture, context)
+            module.model.load_state_dict(model.state_dict())
         trainer.validate(module, dataloaders=batches.evaluation_dataloader(split, context), verbose=False)
-        found += [
-            Measurement(
-                metric=name,
-                value=value,
-                unit=module.task.spec.metrics[name].unit,
-                step=job.to_step,
-                context=context,
-                split=split,
-                seed=job.seed,
-            )
-            for name, value in module.scores().items()
-        ]
-    return tuple(found)
+        for questions in task.questions(split, context=context, tokens_per_batch=EVALUATION_TOKENS):
+            module.answer(questions)
+        scores[context] = module.scores()
+    module.model = model
+    found: list[tuple[str, float, int | None]] = [
+        (name, value, context) for context, by_name in scores.items() for name, value in by_name.items()
+    ]
+    if EFFECTIVE_CONTEXT in specs and set(options["contexts"]) <= set(job.contexts):
+        found.append((EFFECTIVE_CONTEXT, float(_effective(task, options, scores)), None))
+    return tuple(
+        Measurement(
+            metric=name,
+            value=value,
+            unit=specs[name].unit,
+            step=job.to_step,
+            context=context,
+            split=split,
+            seed=job.seed,
+        )
+        for name, value, context in found
+    )
+
+
+def _longer(architecture: Architecture, context: int) -> nn.Module:
+    """The network with room for a longer context, rotary positions stretched as they are already, or by YaRN."""
+    scaling = "yarn" if architecture.rope_scaling == "none" else architecture.rope_scaling
+    return build(architecture.extended(context / architecture.max_context, scaling))
+
+
+def _effective(task: Task, options: Mapping[str, Any], scores: Mapping[int, Mapping[str, float]]) -> int:
+    """The longest of the study's contexts whose score is still good; those out of reach are not."""
+    name, spec = next(iter(task.spec.measured(options).items()))
+    curve = {context: scores[context][name] for context in options["contexts"] if context in scores}
+    if not curve:
+        return 0
+    score = options.get("effective_score")
+    share = None if score is not None else float(options.get("effective_share", EFFECTIVE_SHARE))
+    return effective_context(curve, direction=spec.direction, share=share, score=score)

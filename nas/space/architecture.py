@@ -155,6 +155,11 @@ class Architecture:
             raise SpaceError(f"family '{self.family}' has no head '{shape.head}': {did_you_mean(shape.head, heads)}")
         return replace(self, vocabulary=shape.vocabulary, head=shape.head, labels=shape.labels)
 
+    @property
+    def extends(self) -> bool:
+        """Whether its weights can be read with a longer context: not where positions are a learned table."""
+        return self.positions != "learned"
+
     def extended(self, factor: float, scaling: str = "yarn") -> Architecture:
         """The same network over a longer context; weights of this one fit it as they are.
 

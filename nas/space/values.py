@@ -22,9 +22,8 @@ def check_value(name: str, value: object, key: Key, where: str) -> None:
     Raises:
         SpaceError: with the place, the rule and the value.
     """
-    accepted: tuple[type, ...] = (int, float) if key.type is float else (key.type,)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and key.type is not bool):
-        raise SpaceError(f"{where}: {name} must be {_article(key.type)}, not {value!r}")
+    if not key.admits(value):
+        raise SpaceError(f"{where}: {name} must be {key.words}, not {value!r}")
     if not isinstance(value, int | float):
         return
     if not _is_finite(value):
@@ -53,8 +52,3 @@ def at_place(where: str, find: Callable[[], _Found]) -> _Found:
         return find()
     except InputError as error:
         raise SpaceError(f"{where}: {error}") from None
-
-
-def _article(kind: type) -> str:
-    names = {int: "an integer", float: "a number", str: "a name", bool: "true or false"}
-    return names.get(kind, kind.__name__)

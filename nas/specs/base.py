@@ -49,25 +49,52 @@ class Rope:
     dimensions: int = 1
 
 
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    str: "a name",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Key:
     """One key that a block takes.
 
     Attributes:
-        type: the Python type of its values.
+        type: the Python type of its values; of a key that takes a name or a list, both.
         minimum: the smallest value allowed, for numbers.
         maximum: the largest value allowed, for numbers.
         default: the value where none is given; `None` if the key must be given, unless the
             specification derives it (see `MixerSpec.complete`).
+        derived: whether the key may be left out without a default.
         doc: one line for the generated schema reference.
     """
 
-    type: type
+    type: type | tuple[type, ...]
     doc: str
     minimum: float | None = None
     maximum: float | None = None
     default: Value | None = None
     derived: bool = False
+
+    @property
+    def types(self) -> tuple[type, ...]:
+        """The types that values may have: an integer is a number too."""
+        types = self.type if isinstance(self.type, tuple) else (self.type,)
+        return (int, *types) if float in types else types
+
+    @property
+    def words(self) -> str:
+        """What a value must be, in a message and in the reference."""
+        named = self.type if isinstance(self.type, tuple) else (self.type,)
+        return " or ".join(_WORDS.get(kind, kind.__name__) for kind in named)
+
+    def admits(self, value: object) -> bool:
+        """Whether the value is of one of the types; true and false are no numbers."""
+        return isinstance(value, self.types) and (not isinstance(value, bool) or bool in self.types)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from nas import catalog
 from nas.cost.estimate import estimate
 from nas.errors import CheckpointError, StudyError, WorkerError
@@ -66,8 +68,7 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
 
 
 def _test(store: Store, plan: Plan, trial: StoredTrial) -> list[Measurement]:
-    """Scores on the test part, at the candidate's context and its halves."""
-    own = trial.candidate.architecture.max_context
+    """Scores on the test part, along the context."""
     job = Job(
         kind="test",
         candidate=trial.candidate,
@@ -79,7 +80,7 @@ def _test(store: Store, plan: Plan, trial: StoredTrial) -> list[Measurement]:
         checkpoint=trial.checkpoints[-1],
         files=store.files,
         trainer=plan.trainer,
-        contexts=tuple(context for context in (own // 4, own // 2) if context >= 16),
+        contexts=plan.contexts(trial.candidate.architecture),
     )
     result = plan.evaluator.evaluate(job)
     if result.failure is not None:
@@ -96,7 +97,7 @@ def _validation(store: Store, plan: Plan, trial: StoredTrial) -> list[Measuremen
             value=float(row["value"]),
             unit=str(row["unit"]),
             step=int(row["step"]),
-            context=int(row["context"]),
+            context=None if pd.isna(row["context"]) else int(row["context"]),
             split="validation",
             seed=int(row["seed"]),
         )

@@ -243,6 +243,8 @@ class Loop:
         kept = [found for found in trial.checkpoints if found.step <= trial.step and files.exists(found.path)]
         start = max(kept, key=lambda found: found.step) if kept and self.plan.shape is not None else None
         from_step = start.step if start is not None else 0
+        to_step = next(step for step in schedule.rung_steps if step > min(from_step, schedule.total_steps - 1))
+        has_curve = self.plan.scores_curve or to_step == schedule.total_steps
         return Job(
             kind="train",
             candidate=trial.candidate,
@@ -250,11 +252,12 @@ class Loop:
             seed=trial.seed,
             schedule=schedule,
             from_step=from_step,
-            to_step=next(step for step in schedule.rung_steps if step > min(from_step, schedule.total_steps - 1)),
+            to_step=to_step,
             checkpoint=start,
             files=self.store.files,
             folder=f"{_folder(self.plan.name, self.store.label)}/{trial.candidate.key}-{trial.seed}",
             trainer=self.plan.trainer,
+            contexts=self.plan.contexts(trial.candidate.architecture) if has_curve else (),
         )
 
     def _handle(self, future: Future[Result]) -> None:

@@ -23,7 +23,7 @@ from nas.records import Evaluator, Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint, Figure
 from nas.space.space import Space
-from nas.specs.tasks import TaskShape
+from nas.specs.tasks import EFFECTIVE_CONTEXT, TaskShape
 from nas.store import StoredObjective
 
 SCALE_DRAWS = 4_096
@@ -44,6 +44,8 @@ class Plan:
         task: with the version of its data.
         shape: what the task fixes of a model, or None for a user's own evaluator.
         schedule: how the budget of an architecture is spent.
+        contexts: tokens at which an architecture is scored besides its own max_context when it is finished.
+        scores_curve: whether it is scored at them at every rung, since an objective needs them.
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
     """
@@ -58,6 +60,8 @@ class Plan:
     task: TaskReference
     shape: TaskShape | None
     schedule: Callable[[Architecture], Schedule]
+    contexts: Callable[[Architecture], tuple[int, ...]] = lambda architecture: ()
+    scores_curve: bool = False
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
 
@@ -80,7 +84,8 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     contexts = [int(context) for context in config.space.globals["max_context"].domain.grid or (1,)]
     for context in (max(contexts), min(contexts)):
         task.check(tokens=config.budget.tokens_per_step, max_context=context)
-    baseline = task.baseline("validation")
+    # The trivial guesser uses no context at all.
+    baseline = {**task.baseline("validation"), EFFECTIVE_CONTEXT: 0.0}
     with quiet():
         # A setting that Lightning refuses must be found before anything is written.
         make_trainer(dict(config.trainer), steps=0, gradient_clip=0.0, folder=tempfile.gettempdir())
@@ -88,6 +93,10 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
 
     def schedule(architecture: Architecture) -> Schedule:
         return config.schedule(flops_per_step(architecture, task, config.budget.tokens_per_step, config.seed))
+
+    def others(architecture: Architecture) -> tuple[int, ...]:
+        named = dict(config.task.options).get("contexts")
+        return tuple(named) if named else task.curve_contexts(architecture.max_context)
 
     return Plan(
         name=config.name,
@@ -100,6 +109,8 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         task=reference,
         shape=task.shape,
         schedule=schedule,
+        contexts=others,
+        scores_curve=any(objective.name == EFFECTIVE_CONTEXT for objective in config.objectives),
         trainer=config.trainer,
         trials=config.trials,
     )

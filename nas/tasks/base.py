@@ -26,7 +26,7 @@ from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import IGNORED, Metrics, summed_nats
 from nas.tasks.tokenizers import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Inputs", "StepShape", "Task", "hashed"]
+__all__ = ["IGNORED", "Batch", "Inputs", "Questions", "StepShape", "Task", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,18 @@ class Batch:
     Attributes:
         inputs: what a model reads.
         targets_BL: int64: what the model is to say at each position, −100 where nothing is scored;
-            (B,) where it speaks once for each sequence.
+            (B,) where it speaks once for each sequence, (B, labels) of 0 and 1 where several labels
+            may hold at once.
+        example_B: int64: of which held-out example each row is a part; None where nobody asks.
     """
 
     inputs: Inputs
     targets_BL: Tensor
+    example_B: Tensor | None = None
 
     def __post_init__(self) -> None:
         tokens_BL = self.inputs.tokens_BL
-        assert tokens_BL.ndim == 2 and self.targets_BL.shape in (tokens_BL.shape, tokens_BL.shape[:1])
+        assert tokens_BL.ndim == 2 and len(self.targets_BL) == len(tokens_BL)
         assert tokens_BL.dtype == self.targets_BL.dtype == torch.int64
 
     @property
@@ -60,7 +63,25 @@ class Batch:
 
     def to(self, device: torch.device | str, **options: Any) -> Batch:
         """The same batch on another device."""
-        return Batch(self.inputs.to(device, **options), self.targets_BL.to(device, **options))
+        example_B = None if self.example_B is None else self.example_B.to(device, **options)
+        return Batch(self.inputs.to(device, **options), self.targets_BL.to(device, **options), example_B)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Prompts whose answers are generated, greedily, and then scored as texts.
+
+    Attributes:
+        inputs: what a model reads before it answers.
+        example_B: which held-out example each row is.
+        most_tokens: at most so many tokens are generated.
+        stop_tokens: an answer ends before one of these.
+    """
+
+    inputs: Inputs
+    example_B: tuple[int, ...]
+    most_tokens: int
+    stop_tokens: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -96,9 +117,12 @@ class Task(ABC):
         shape: what the task fixes of a model.
         data_version: hash of the data that was read and of the options that shape it.
         tokenizer: text to tokens and back; None where the tokens stand for no text.
+        scores_sequences: whether the loss and the metrics take the logits of whole sequences, (B, L, C),
+            instead of those at the scored positions alone, (N, C).
     """
 
     spec: ClassVar[TaskSpec]
+    scores_sequences: ClassVar[bool] = False
     shape: TaskShape
     data_version: str
     tokenizer: Tokenizer | None
@@ -158,6 +182,20 @@ class Task(ABC):
             tokens_per_batch: most tokens of a batch, though never less than one sequence.
         """
 
+    def questions(self, split: Split, *, context: int, tokens_per_batch: int) -> Iterator[Questions]:
+        """Held-out prompts whose generated answers are scored; none unless the task has them.
+
+        Args: as of `evaluation_batches`.
+        """
+        return iter(())
+
+    def curve_contexts(self, max_context: int) -> tuple[int, ...]:
+        """The contexts besides max_context that a finished candidate is scored at where its study names none.
+
+        A quarter, a half and twice of it, from 16 tokens on.
+        """
+        return tuple(context for context in (max_context // 4, max_context // 2, 2 * max_context) if context >= 16)
+
     @abstractmethod
     def metrics(self) -> Metrics:
         """Fresh accumulators of every metric that the specification has for the task's options."""
@@ -190,7 +228,11 @@ class Task(ABC):
             )
 
     def loss(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the scored positions; 0 where none is scored."""
+        """Mean cross-entropy in nats over the scored positions; 0 where none is scored.
+
+        A task with `scores_sequences` has a loss of its own, of logits (B, L, C) and targets (B, L); so
+        has one with several labels, of (B, C) and (B, C).
+        """
         nats, scored = summed_nats(logits_NV, targets_N)
         return nats / scored.clamp(min=1)
 

@@ -52,7 +52,7 @@ class LanguageModeling(Task):
         kind = SCHEMES[objective]
         self.tokenizer = ByteTokenizer(kind.specials(options))
         self.shape = specs.TaskShape(vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options))
-        facts = {key: value for key, value in options.items() if key != "corpus"}
+        facts = {key: value for key, value in self.spec.data_options(options).items() if key != "corpus"}
         if objective != "causal":
             facts["corruption"] = CORRUPTION_VERSION
         self.data_version = hashed({**facts, "tokenizer": self.tokenizer.to_json()}, corpus.digest)

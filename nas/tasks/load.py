@@ -6,8 +6,8 @@ study was made with.
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
-from typing import Any
 
 from nas import catalog
 from nas.errors import DataError, InputError
@@ -29,7 +29,7 @@ def load_task(reference: TaskReference) -> Task:
         raise DataError(broken.text)
     options = spec.complete(dict(reference.options))
     kind = _implementation(spec.implementation)
-    task = _load(kind, tuple(sorted(options.items())), kind.source_stamp(options))
+    task = _load(kind, json.dumps(options, sort_keys=True), kind.source_stamp(options))
     if reference.data_version and reference.data_version != task.data_version:
         raise DataError(
             f"the data of task '{reference.name}' must stay as it was when the study was made: "
@@ -39,8 +39,8 @@ def load_task(reference: TaskReference) -> Task:
 
 
 @lru_cache(maxsize=4)
-def _load(kind: type[Task], options: tuple[tuple[str, Any], ...], stamp: tuple[object, ...]) -> Task:
-    return kind(dict(options))
+def _load(kind: type[Task], options: str, stamp: tuple[object, ...]) -> Task:
+    return kind(json.loads(options))
 
 
 def _implementation(target: str) -> type[Task]:

@@ -118,8 +118,14 @@ class Metrics:
         self._device = torch.device("cpu")
 
     @torch.no_grad()
-    def update(self, logits_NV: Tensor, targets_N: Tensor) -> None:
-        """Takes in one batch, on whatever device it lies; targets of −100 count for nothing."""
+    def update(self, logits_NV: Tensor, targets_N: Tensor, example_N: Tensor | None = None) -> None:
+        """Takes in one batch, on whatever device it lies; targets of −100 count for nothing.
+
+        Args:
+            logits_NV: at the scored positions, or of whole sequences (`Task.scores_sequences`).
+            targets_N: likewise.
+            example_N: of which held-out example each is a part; a metric of whole examples joins them.
+        """
         scored = int((targets_N != IGNORED).sum())
         if scored == 0:
             return
@@ -128,6 +134,14 @@ class Metrics:
             self._collection.to(self._device)
         self._collection.update(logits_NV, targets_N)
         self._scored += scored
+
+    def answer(self, example: int, tokens: list[int]) -> None:
+        """Takes in the generated answer to the question about a held-out example.
+
+        Raises:
+            NotImplementedError: the task asks nothing.
+        """
+        raise NotImplementedError("these metrics score no generated answers")
 
     @property
     def scored(self) -> int:

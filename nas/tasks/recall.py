@@ -138,7 +138,7 @@ class Recall(Task):
         self._length, self._pairs = int(options["length"]), int(options["pairs"])
         self._examples = int(options["evaluation_examples"])
         self._generate = _Generator(self.shape.vocabulary, self._length, self._pairs, str(options["filler"]))
-        self.data_version = hashed({**options, "generator": GENERATOR_VERSION})
+        self.data_version = hashed({**self.spec.data_options(options), "generator": GENERATOR_VERSION})
         self._held_out: dict[Split, tuple[Ints, Ints]] = {}
 
     def longest_sequence(self, max_context: int) -> int:

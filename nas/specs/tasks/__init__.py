@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from nas.specs.tasks.base import Direction, MetricSpec, TaskShape, TaskSpec
+from nas.specs.tasks.base import (
+    CURVE_KEYS,
+    EFFECTIVE_CONTEXT,
+    EFFECTIVE_SHARE,
+    Direction,
+    MetricSpec,
+    TaskShape, TaskSpec
 from nas.specs.tasks.language_modeling import (
     LONGEST_SPAN,
     NATURAL_OBJECTIVES,
@@ -14,6 +20,9 @@ from nas.specs.tasks.language_modeling import (
 from nas.specs.tasks.recall import FILLERS, Recall
 
 __all__ = [
+    "CURVE_KEYS",
+    "EFFECTIVE_CONTEXT",
+    "EFFECTIVE_SHARE",
     "FILLERS",
     "LONGEST_SPAN",
     "NATURAL_OBJECTIVES",

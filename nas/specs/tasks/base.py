@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
@@ -53,6 +53,43 @@ class TaskShape:
     labels: int | None = None
 
 
+EFFECTIVE_CONTEXT = "effective_context"
+
+CURVE_KEYS: Mapping[str, Key] = {
+    "contexts": Key(
+        type=list,
+        derived=True,
+        doc="tokens at which finished candidates are scored besides their max_context, those beyond it included where "
+        "their positions allow (default: a quarter, a half and twice of it)",
+    ),
+    "effective_share": Key(
+        type=float,
+        minimum=0.01,
+        maximum=1,
+        derived=True,
+        doc="effective_context is the longest of the contexts whose score keeps this share of the best (default: 0.9)",
+    ),
+    "effective_score": Key(
+        type=float,
+        derived=True,
+        doc="effective_context is the longest of the contexts that scores at least as well as this (RULER: 0.856)",
+    ),
+}
+"""How scores are taken along the context; every task takes them."""
+
+EFFECTIVE_SHARE = 0.9
+
+
+def effective_context_spec(longest: int) -> MetricSpec:
+    """The metric of the whole curve, for contexts up to the longest."""
+    return MetricSpec(
+        direction="maximize",
+        unit="token",
+        best=float(longest),
+        doc="the longest of the contexts whose score keeps a share of the best, or reaches a score; 0 if none does",
+    )
+
+
 class TaskSpec(ABC):
     """A job that models are trained and measured on.
 
@@ -90,9 +127,20 @@ class TaskSpec(ABC):
         """The output that these options need of a model."""
         return self.head
 
-    def metrics_for(self, options: Options) -> Mapping[str, MetricSpec]:
-        """The metrics that these options measure."""
+    def measured(self, options: Options) -> Mapping[str, MetricSpec]:
+        """The metrics that these options measure at one context; the first is the task's own score."""
         return self.metrics
+
+    def metrics_for(self, options: Options) -> Mapping[str, MetricSpec]:
+        """The metrics that these options measure, those of the whole curve included."""
+        contexts = options.get("contexts")
+        if not isinstance(contexts, list) or not contexts:
+            return self.measured(options)
+        return {**self.measured(options), EFFECTIVE_CONTEXT: effective_context_spec(max(contexts))}
+
+    def data_options(self, options: Options) -> dict[str, Any]:
+        """The options that data and its scores at one context depend on."""
+        return {key: value for key, value in options.items() if key not in CURVE_KEYS}
 
     def broken_rules(self, options: Options) -> Iterator[BrokenRule]:
         """The rules that these options break, defaults filled in or not."""
@@ -105,18 +153,33 @@ class TaskSpec(ABC):
 
     def _broken_alone(self, options: Options) -> Iterator[BrokenRule]:
         task = type(self).__name__
+        yield from _broken_curve(options)
         for name, value in options.items():
             if name not in self.keys:
                 yield BrokenRule(name, f"task {task} takes no '{name}': {did_you_mean(name, self.keys)}")
                 continue
             key = self.keys[name]
-            accepted: tuple[type, ...] = (int, float) if key.type is float else (key.type,)
-            if not isinstance(value, accepted) or (isinstance(value, bool) and key.type is not bool):
-                yield BrokenRule(name, f"{name} must be of type {key.type.__name__}, not {value!r}")
+            if not key.admits(value):
+                yield BrokenRule(name, f"{name} must be {key.words}, not {value!r}")
             elif key.minimum is not None and isinstance(value, int | float) and value < key.minimum:
                 yield BrokenRule(name, f"{name} must be at least {key.minimum:g}, not {value!r}")
             elif key.maximum is not None and isinstance(value, int | float) and value > key.maximum:
                 yield BrokenRule(name, f"{name} must be at most {key.maximum:g}, not {value!r}")
         for name, key in self.keys.items():
-            if key.default is None and name not in options:
+            if key.default is None and not key.derived and name not in options:
                 yield BrokenRule(name, f"task {task} needs '{name}' ({key.doc})")
+
+
+def _broken_curve(options: Options) -> Iterator[BrokenRule]:
+    contexts = options.get("contexts")
+    if isinstance(contexts, list):
+        wrong = [context for context in contexts if not isinstance(context, int) or context < 1]
+        if wrong or not contexts:
+            text = f"contexts must be whole numbers of tokens from 1 on, not {wrong[0] if wrong else contexts!r}"
+            yield BrokenRule("contexts", text)
+    both = {"effective_share", "effective_score"} & set(options)
+    if len(both) > 1:
+        yield BrokenRule("effective_score", "effective_share and effective_score exclude each other: give one")
+    if both and contexts is None:
+        name = min(both)
+        yield BrokenRule(name, f"{name} needs 'contexts', the tokens at which effective_context is looked for")

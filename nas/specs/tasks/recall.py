@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options
-from nas.specs.tasks.base import MetricSpec, TaskSpec
+from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
 
 FILLERS = ("zero", "random")
 
@@ -19,6 +19,7 @@ class Recall(TaskSpec):
     head: ClassVar[str] = "causal_lm"
     families: ClassVar[frozenset[str]] = frozenset({"decoder"})
     keys: ClassVar[Mapping[str, Key]] = {
+        **CURVE_KEYS,
         "vocabulary": Key(type=int, minimum=8, default=128, doc="token kinds; keys and values share them in halves"),
         "length": Key(type=int, minimum=4, default=128, doc="tokens of an example, at least 4 x pairs"),
         "pairs": Key(type=int, minimum=1, default=8, doc="key-value pairs of an example"),

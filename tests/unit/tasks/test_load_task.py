@@ -41,8 +41,8 @@ def test_data_that_changed_since_the_study_was_made_is_refused(tmp_path):
     ("name", "options", "message"),
     [
         ("recall", {"pears": 3}, "task Recall takes no 'pears': did you mean 'pairs'"),
-        ("recall", {"pairs": "3"}, "pairs must be of type int, not '3'"),
-        ("recall", {"pairs": True}, "pairs must be of type int, not True"),
+        ("recall", {"pairs": "3"}, "pairs must be an integer, not '3'"),
+        ("recall", {"pairs": True}, "pairs must be an integer, not True"),
         ("recall", {"vocabulary": 2}, "vocabulary must be at least 8, not 2"),
         ("recall", {"pairs": 40}, "length must be at least 4 x pairs = 160, not 128: nearest 160"),
         ("language_modeling", {}, "task LanguageModeling needs 'corpus'"),
