@@ -8,7 +8,9 @@ from nas.specs.tasks.base import (
     EFFECTIVE_SHARE,
     Direction,
     MetricSpec,
-    TaskShape, TaskSpec
+    TaskShape,
+    TaskSpec,
+)
 from nas.specs.tasks.language_modeling import (
     LONGEST_SPAN,
     NATURAL_OBJECTIVES,
