@@ -165,11 +165,11 @@ class Training(pl.LightningModule):
         """Logits and targets of what is scored, and its examples; the head runs on nothing else."""
         features: Tensor = self.model.features(batch.inputs)  # type: ignore[operator]
         is_once = features.ndim == 2
-        if is_once or self.task.scores_sequences:
+        if self.task.scores_sequences or (is_once and batch.targets_BL.ndim == 2):
             return self.model.head(features), batch.targets_BL, batch.example_B  # type: ignore[operator]
-        features_ND, targets_N, example_N = features.flatten(0, 1), batch.targets_BL.flatten(), None
-        if batch.example_B is not None:
-            example_N = batch.example_B.repeat_interleave(features.shape[1])
+        features_ND, targets_N, example_N = features.flatten(0, -2), batch.targets_BL.flatten(), batch.example_B
+        if example_N is not None and not is_once:
+            example_N = example_N.repeat_interleave(features.shape[1])
         scored_N = targets_N != IGNORED
         if not bool(scored_N.all()):
             features_ND, targets_N = features_ND[scored_N], targets_N[scored_N]

@@ -49,7 +49,9 @@ class Rope:
     dimensions: int = 1
 
 
-_WORDS = {
+Kind = type
+
+_WORDS: Mapping[Kind, str] = {
     int: "an integer",
     float: "a number",
     str: "a name",
@@ -73,7 +75,7 @@ class Key:
         doc: one line for the generated schema reference.
     """
 
-    type: type | tuple[type, ...]
+    type: Kind | tuple[Kind, ...]
     doc: str
     minimum: float | None = None
     maximum: float | None = None
@@ -81,7 +83,7 @@ class Key:
     derived: bool = False
 
     @property
-    def types(self) -> tuple[type, ...]:
+    def types(self) -> tuple[Kind, ...]:
         """The types that values may have: an integer is a number too."""
         types = self.type if isinstance(self.type, tuple) else (self.type,)
         return (int, *types) if float in types else types

@@ -132,6 +132,6 @@ def test_a_model_may_speak_once_for_a_sequence(corpus: Path) -> None:
     model = Voter()
     module = Training(model, load_task(job.task), job, None)
     inputs = Inputs(torch.tensor([[0, 1], [2, 3], [1, 1]]))
-    logits_NV, targets_N = module._scored(Batch(inputs, torch.tensor([1, IGNORED, 0])))
+    logits_NV, targets_N, _ = module._scored(Batch(inputs, torch.tensor([1, IGNORED, 0])))
     assert targets_N.tolist() == [1, 0]
     assert torch.equal(logits_NV, model.head(model.features(inputs))[[0, 2]])
