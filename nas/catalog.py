@@ -50,6 +50,7 @@ FAMILIES: Final[Mapping[str, str]] = {
 TASKS: Final[Mapping[str, str]] = {
     "language_modeling": "nas.specs.tasks:LanguageModeling",
     "recall": "nas.specs.tasks:Recall",
+    "ruler": "nas.specs.tasks:Ruler",
 }
 
 # Exact functions of an architecture: (architecture, *, context, batch, dtype) -> number.

@@ -202,10 +202,11 @@ def _longer(architecture: Architecture, context: int) -> nn.Module:
 
 def _effective(task: Task, options: Mapping[str, Any], scores: Mapping[int, Mapping[str, float]]) -> int:
     """The longest of the study's contexts whose score is still good; those out of reach are not."""
-    name, spec = next(iter(task.spec.measured(options).items()))
+    name = task.spec.curve_score(options)
+    direction = task.spec.measured(options)[name].direction
     curve = {context: scores[context][name] for context in options["contexts"] if context in scores}
     if not curve:
         return 0
     score = options.get("effective_score")
     share = None if score is not None else float(options.get("effective_share", EFFECTIVE_SHARE))
-    return effective_context(curve, direction=spec.direction, share=share, score=score)
+    return effective_context(curve, direction=direction, share=share, score=score)

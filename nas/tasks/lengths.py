@@ -24,21 +24,27 @@ from nas.tasks.randomness import Purpose, generator
 SHORTEST = 64
 
 
-def training_lengths(max_context: int) -> tuple[int, ...]:
+def training_lengths(max_context: int, shortest: int = SHORTEST) -> tuple[int, ...]:
     """max_context and its halves, none below 64 unless max_context itself is.
+
+    Args:
+        max_context: in tokens.
+        shortest: what a task needs, where that is more than 64.
 
     >>> training_lengths(256), training_lengths(100), training_lengths(16)
     ((256, 128, 64), (100,), (16,))
+    >>> training_lengths(256, shortest=100)
+    (256, 128)
     """
     lengths = [max_context]
-    while lengths[-1] // 2 >= SHORTEST:
+    while lengths[-1] // 2 >= max(shortest, SHORTEST):
         lengths.append(lengths[-1] // 2)
     return tuple(lengths)
 
 
-def mixed_length(*, seed: int, step: int, max_context: int) -> int:
+def mixed_length(*, seed: int, step: int, max_context: int, shortest: int = SHORTEST) -> int:
     """The length of one step: each run of as many steps as there are lengths holds every length once."""
-    lengths = training_lengths(max_context)
+    lengths = training_lengths(max_context, shortest)
     round_, place = divmod(step, len(lengths))
     return lengths[_order(seed, round_, len(lengths))[place]]
 

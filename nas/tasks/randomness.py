@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     VALIDATION = 2
     TEST = 3
     EXAMPLES = 4
+    ORDER = 5
 
 
 def generator(purpose: Purpose, *, seed: int, step: int = 0) -> np.random.Generator:

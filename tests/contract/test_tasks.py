@@ -21,6 +21,25 @@ CASES = {
     "prefix": ("language_modeling", {"evaluation_bytes": 512, "objective": "prefix"}),
     "span_corruption": ("language_modeling", {"evaluation_bytes": 512, "objective": "span_corruption"}),
     "recall": ("recall", {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20}),
+    "recall_settings": (
+        "recall",
+        {
+            "vocabulary": 32,
+            "train_settings": [[32, 4, 300], [64, 6, 200]],
+            "test_settings": [[64, 4], [64, 8], [128, 8]],
+            "evaluation_examples": 10,
+        },
+    ),
+    "ruler": ("ruler", {"kind": "niah_multikey", "length": 64, "evaluation_examples": 20}),
+    "ruler_kinds": (
+        "ruler",
+        {
+            "kinds": ["niah_single", "niah_multiquery", "variable_tracking"],
+            "length": 96,
+            "value_tokens": 2,
+            "evaluation_examples": 20,
+        },
+    ),
 }
 CONTEXTS = [32, 40, 64, 96, 150]
 SPLITS = ["validation", "test"]
@@ -135,6 +154,20 @@ def test_evaluation_batches_keep_to_the_context_and_the_size(task):
             assert batch.tokens <= 400
 
 
+def test_questions_leave_room_for_their_answers_and_keep_to_the_size(task):
+    for context in CONTEXTS:
+        numbers = []
+        for questions in task.questions("validation", context=context, tokens_per_batch=400):
+            tokens_BL, lengths_B = questions.inputs.tokens_BL, questions.inputs.lengths_B
+            assert questions.most_tokens >= 1 and tokens_BL.shape[1] + questions.most_tokens <= context
+            assert len(tokens_BL) == len(questions.example_B)
+            assert len(tokens_BL) == 1 or tokens_BL.numel() <= 400
+            assert 0 <= int(tokens_BL.min()) <= int(tokens_BL.max()) < task.shape.vocabulary
+            assert lengths_B is None or 1 <= int(lengths_B.min()) <= int(lengths_B.max()) == tokens_BL.shape[1]
+            numbers += questions.example_B
+        assert len(set(numbers)) == len(numbers)
+
+
 def test_what_stands_in_the_padding_is_never_scored(task):
     for context in CONTEXTS:
         for batch in task.evaluation_batches("validation", context=context, tokens_per_batch=2000):
@@ -149,8 +182,13 @@ def test_what_stands_in_the_padding_is_never_scored(task):
 def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, split, options):
     metrics, specs = task.metrics(), task.spec.metrics_for(options)
     for batch in task.evaluation_batches(split, context=64, tokens_per_batch=1024):
-        targets_N = batch.targets_BL.flatten()
-        metrics.update(torch.zeros(len(targets_N), task.shape.vocabulary), targets_N)
+        targets_N, example_N = batch.targets_BL.flatten(), None
+        if batch.example_B is not None:
+            example_N = batch.example_B.repeat_interleave(batch.targets_BL.shape[1])
+        metrics.update(torch.zeros(len(targets_N), task.shape.vocabulary), targets_N, example_N)
+    for questions in task.questions(split, context=64, tokens_per_batch=1024):
+        for example in questions.example_B:
+            metrics.answer(example, [])
     found, baseline = metrics.compute(), task.baseline(split)
     assert set(found) == set(baseline) == set(specs) <= set(task.spec.metrics)
     assert all(math.isfinite(value) for value in [*found.values(), *baseline.values()])

@@ -19,22 +19,32 @@ from nas.specs.tasks.language_modeling import (
     TextObjective,
     shortest_context,
 )
-from nas.specs.tasks.recall import FILLERS, Recall
+from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
+from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
 
 __all__ = [
     "CURVE_KEYS",
     "EFFECTIVE_CONTEXT",
     "EFFECTIVE_SHARE",
     "FILLERS",
+    "FREQUENT_WORDS",
     "LONGEST_SPAN",
     "NATURAL_OBJECTIVES",
+    "RECALL_VARIANTS",
+    "RULER_KINDS",
+    "RULER_MARKS",
     "TEXT_OBJECTIVES",
     "Direction",
     "LanguageModeling",
     "MetricSpec",
     "Recall",
+    "RecallSetting",
+    "Ruler",
     "TaskShape",
     "TaskSpec",
     "TextObjective",
+    "recall_settings",
+    "ruler_kinds",
     "shortest_context",
+    "token_ranges",
 ]

@@ -131,6 +131,10 @@ class TaskSpec(ABC):
         """The metrics that these options measure at one context; the first is the task's own score."""
         return self.metrics
 
+    def curve_score(self, options: Options) -> str:
+        """The metric whose values along the contexts tell effective_context: the task's own score."""
+        return next(iter(self.measured(options)))
+
     def metrics_for(self, options: Options) -> Mapping[str, MetricSpec]:
         """The metrics that these options measure, those of the whole curve included."""
         contexts = options.get("contexts")

@@ -15,6 +15,12 @@ def test_lengths_are_halves_down_to_the_floor(max_context, lengths):
     assert training_lengths(max_context) == lengths
 
 
+def test_a_task_that_needs_more_has_a_higher_floor():
+    assert training_lengths(1024, shortest=200) == (1024, 512, 256)
+    assert training_lengths(1024, shortest=10) == training_lengths(1024)
+    assert {mixed_length(seed=0, step=step, max_context=1024, shortest=200) for step in range(3)} == {1024, 512, 256}
+
+
 @given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(1, 5000))
 @settings(deadline=None)
 def test_each_round_of_steps_holds_every_length_once(seed, round_, max_context):
