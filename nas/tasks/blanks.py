@@ -1,6 +1,6 @@
 """The schemes that score stretches of a text: blank infilling and span corruption.
 
-In: the streams of a corpus. Out: training and held-out batches (see schemes.py).
+In: the parts of a corpus. Out: training and held-out batches (see schemes.py).
 
     Infilling         blanks filled in behind the text, and texts continued (Du et al. 2022)
     SpanCorruption    dropped spans, said by a decoder (Raffel et al. 2020)
@@ -8,7 +8,8 @@ In: the streams of a corpus. Out: training and held-out batches (see schemes.py)
 The spans of a held-out part are drawn once, block by block, the same for every context. Those that
 begin in the stretches to be scored are each scored once. A window scores a few that stand near each
 other, so that at least half of it is text around them; the other spans in it are corrupted as in
-training. What is scored of a span is its bytes and the mark that ends it; bits are counted per byte.
+training. What is scored of a span is its tokens and the mark that ends it; bits are counted per byte.
+A span that would hold the end of a document is not drawn.
 
 Legend: T tokens of a part, B sequences, N tokens of a text, K spans, W windows.
 """
@@ -29,13 +30,13 @@ from nas.errors import DataError
 from nas.records import Split
 from nas.specs.tasks import LONGEST_SPAN, shortest_context
 from nas.tasks.base import IGNORED, Batch, Inputs, StepShape
+from nas.tasks.corpus import Corpus
 from nas.tasks.corruption import BlankTokens, SpanTokens, infill, span_corrupt
-from nas.tasks.metrics import BitsPerTextByte, Metrics, Perplexity, share_right
 from nas.tasks.randomness import generator
+from nas.tasks.sampling import Take
 from nas.tasks.schemes import HELD_OUT_BLOCK, HELD_OUT_PURPOSES, Scheme, entropy
 from nas.tasks.spans import Ints, Spans, corrupted_sizes, noise_spans, poisson_spans, tail_spans
-from nas.tasks.stream import Stream
-from nas.tasks.tokenizers import ByteTokenizer
+from nas.tasks.stream import Stream, Stretch
 
 # A block that is shorter than this, at the end of a part, is left whole.
 SHORTEST_BLOCK = 16
@@ -60,12 +61,11 @@ class Blanks(Scheme):
         marks: tokens that a scored span adds to a sequence that holds text and spans alike.
     """
 
-    prefix: str
     marks: int
 
-    def __init__(self, streams: Mapping[str, Stream], tokenizer: ByteTokenizer, options: Mapping[str, Any]) -> None:
-        super().__init__(streams, tokenizer, options)
+    def __init__(self, corpus: Corpus, options: Mapping[str, Any], shortest: int) -> None:
         self.rate, self.mean = float(options["mask_rate"]), float(options["mean_span"])
+        super().__init__(corpus, options, shortest)
         self._blocks: dict[tuple[Split, int], tuple[Ints, Ints]] = {}
 
     @abstractmethod
@@ -92,7 +92,7 @@ class Blanks(Scheme):
                 f"spans of {self.mean:g} tokens on average are scored in a context of at least {shortest} tokens, "
                 f"not {context}"
             )
-        stream = self.streams[split]
+        stream = self.corpus.stream(split)
         start_K, length_K, windows = self._windows(split, stream, context)
         if not windows:
             raise DataError(
@@ -104,35 +104,27 @@ class Blanks(Scheme):
         for at in range(0, len(windows), rows):
             yield self._read(stream, windows[at : at + rows], start_K, length_K)
 
-    def metrics(self) -> Metrics:
-        """The plain metrics over the bytes of the spans and the marks that end them."""
-        return Metrics(
-            {
-                f"{self.prefix}bits_per_byte": BitsPerTextByte(ByteTokenizer.BYTES),
-                f"{self.prefix}perplexity": Perplexity(),
-                f"{self.prefix}token_accuracy": share_right(self.tokenizer.vocabulary),
-            }
-        )
-
     def baseline(self, split: Split) -> dict[str, float]:
-        """What knowing how frequent each scored byte is, and the mark that ends a span, would score."""
-        counts = np.zeros(ByteTokenizer.BYTES + 1, dtype=np.int64)
+        """What knowing how frequent each scored token is, and the mark that ends a span, would score."""
+        mark = self.tokenizer.document
+        counts = np.zeros(mark + 1, dtype=np.int64)
         context = max(BASELINE_CONTEXT, shortest_context(self.options))
         for batch in self.evaluation_batches(split, context, 16 * context):
             targets_N = batch.targets_BL[batch.targets_BL != IGNORED].numpy()
             # All marks are one: which sentinel comes next is known.
-            counts += np.bincount(np.minimum(targets_N, ByteTokenizer.BYTES), minlength=len(counts))
+            counts += np.bincount(np.minimum(targets_N, mark), minlength=len(counts))
         bits = entropy(counts)
+        text_bytes = counts[:mark] @ self.tokenizer.byte_lengths_V[:mark]
         return {
-            f"{self.prefix}bits_per_byte": bits * float(counts.sum() / counts[:-1].sum()),
+            f"{self.prefix}bits_per_byte": bits * float(counts.sum() / text_bytes),
             f"{self.prefix}perplexity": 2.0**bits,
             f"{self.prefix}token_accuracy": float(counts.max() / counts.sum()),
         }
 
-    def _texts(self, random: np.random.Generator, size_B: Ints) -> Ints:
+    def _texts(self, random: np.random.Generator, take: Take, size_B: Ints) -> Ints:
         """Stretches at random places of the training part, filled up with whatever follows."""
         tokens_T = self.train.tokens_T
-        start_B = random.integers(len(tokens_T) - size_B + 1)
+        start_B = self.sampling.starts(random, take, size_B)
         place_BN = np.minimum(start_B[:, None] + np.arange(int(size_B.max())), len(tokens_T) - 1)
         text_BN: Ints = tokens_T[place_BN].astype(np.int64)
         return text_BN
@@ -142,27 +134,30 @@ class Blanks(Scheme):
         lengths: list[Ints] = []
         windows: list[_Window] = []
         base = 0
-        for first, last in self._segments(stream.is_byte_T, split):
-            start_K, length_K = self._spans(split, len(stream.tokens_T), first - context, last + 2 * context)
-            windows += self._segment(first, last, start_K, length_K, base, context, len(stream.tokens_T))
+        for here in stream.stretches(int(self.options["evaluation_bytes"]), split):
+            first, last = max(here.first - context, here.low), min(here.last + 2 * context, here.high)
+            start_K, length_K = self._spans(split, stream, first, last)
+            is_here_K = (start_K >= here.low) & (start_K + length_K <= here.high)
+            start_K, length_K = start_K[is_here_K], length_K[is_here_K]
+            windows += self._segment(here, start_K, length_K, base, context)
             starts.append(start_K)
             lengths.append(length_K)
             base += len(start_K)
         return np.concatenate(starts), np.concatenate(lengths), windows
 
     def _segment(
-        self, first: int, last: int, start_K: Ints, length_K: Ints, base: int, context: int, size: int
+        self, here: Stretch, start_K: Ints, length_K: Ints, base: int, context: int
     ) -> Iterator[_Window]:
         """The windows of one stretch; their spans are numbered from `base` on."""
         starts, ends = start_K.tolist(), (start_K + length_K).tolist()
-        at, stop = (int(np.searchsorted(start_K, place)) for place in (first, last))
+        at, stop = (int(np.searchsorted(start_K, place)) for place in (here.first, here.last))
         while at < stop:
             until = at + 1
             while until < stop and ends[until] - starts[at] + 2 * (until + 1 - at) <= context // 2:
                 until += 1
-            room = min(context - self.marks * (until - at), size)
+            room = min(context - self.marks * (until - at), here.high - here.low)
             start = starts[at] - (room - (ends[until - 1] - starts[at])) // 2
-            start = min(max(start, 0), size - room)
+            start = min(max(start, here.low), here.high - room)
             inside = range(int(np.searchsorted(ends, start, "right")), int(np.searchsorted(starts, start + room)))
             # No window cuts a span in two.
             begin = max(start, ends[inside[0]]) if inside and starts[inside[0]] < start else start
@@ -173,21 +168,28 @@ class Blanks(Scheme):
             yield _Window(begin, end, _moved(spans, base), _moved(range(at, until), base))
             at = until
 
-    def _spans(self, split: Split, size: int, first: int, last: int) -> tuple[Ints, Ints]:
+    def _spans(self, split: Split, stream: Stream, first: int, last: int) -> tuple[Ints, Ints]:
         """Start and length of the held-out spans of all blocks that hold tokens of first..last−1."""
+        size = len(stream.tokens_T)
         found = []
         for block in range(max(first, 0) // HELD_OUT_BLOCK, (min(last, size) - 1) // HELD_OUT_BLOCK + 1):
             if (split, block) not in self._blocks:
                 start = block * HELD_OUT_BLOCK
-                self._blocks[split, block] = self._drawn(split, block, start, min(HELD_OUT_BLOCK, size - start))
+                self._blocks[split, block] = self._drawn(split, stream, block, min(HELD_OUT_BLOCK, size - start))
             found.append(self._blocks[split, block])
         return np.concatenate([start_K for start_K, _ in found]), np.concatenate([length_K for _, length_K in found])
 
-    def _drawn(self, split: Split, block: int, start: int, size: int) -> tuple[Ints, Ints]:
+    def _drawn(self, split: Split, stream: Stream, block: int, size: int) -> tuple[Ints, Ints]:
         if size < SHORTEST_BLOCK:
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
         spans = self._draw(generator(HELD_OUT_PURPOSES[split], seed=0, step=block), size)
-        return start + spans.start_K, np.minimum(spans.length_K, math.ceil(LONGEST_SPAN * self.mean))
+        start_K = block * HELD_OUT_BLOCK + spans.start_K
+        length_K = np.minimum(spans.length_K, math.ceil(LONGEST_SPAN * self.mean))
+        # Marks of documents up to each place: a span that holds none begins and ends in one document.
+        here_N = stream.tokens_T[block * HELD_OUT_BLOCK : block * HELD_OUT_BLOCK + size]
+        marks_N = np.concatenate([[0], np.cumsum(here_N == stream.document)])
+        is_whole_K = marks_N[spans.start_K] == marks_N[spans.start_K + length_K]
+        return start_K[is_whole_K], length_K[is_whole_K]
 
     def _read(self, stream: Stream, windows: list[_Window], start_K: Ints, length_K: Ints) -> Batch:
         start_B = np.array([window.start for window in windows])
@@ -221,15 +223,15 @@ class Infilling(Blanks):
         """Two less than the sequence: each blank has a mask or a start more than it has tokens."""
         return max(length - 2, 1)
 
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """Texts whose sequences have `length` tokens each, none of them padding."""
-        rows = tokens // length
+        length, rows = take.length, tokens // take.length
         short, size_B = poisson_spans(random, rows=rows, length=length, rate=self.rate, mean=self.mean)
         is_open_B = random.random(rows) < float(self.options["generation_share"])
         size_B = np.where(is_open_B, length - 2, size_B)
         long = tail_spans(random, rows=rows, size=length - 2)
         spans = _chosen(short, long, is_open_B)
-        text_BN = self._texts(random, size_B)
+        text_BN = self._texts(random, take, size_B)
         return self._made(text_BN, size_B, spans, random, is_open_B)
 
     def _draw(self, random: np.random.Generator, size: int) -> Spans:
@@ -282,13 +284,13 @@ class SpanCorruption(Blanks):
         _, source, target = corrupted_sizes(length, self.rate, self.mean)
         return StepShape(tokens // (source + target), target, source)
 
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """Texts of one size: their sources, and their targets, have equally many tokens."""
-        size = self.text_size(length)
-        rows = self.shape(length, tokens).sequences
+        size = self.text_size(take.length)
+        rows = self.shape(take.length, tokens).sequences
         spans = noise_spans(random, rows=rows, size=size, rate=self.rate, mean=self.mean)
         size_B = np.full(rows, size)
-        return self._made(self._texts(random, size_B), size_B, spans, says_first=True)
+        return self._made(self._texts(random, take, size_B), size_B, spans, says_first=True)
 
     def _draw(self, random: np.random.Generator, size: int) -> Spans:
         return noise_spans(random, rows=1, size=size, rate=self.rate, mean=self.mean)

@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics import Metric, MetricCollection
@@ -55,21 +57,13 @@ class MeanNats(Metric):
         return self.nats.cpu().double() / self.scored.cpu()
 
 
-class BitsPerByte(MeanNats):
-    """Negative log2 likelihood per byte, where each scored target is one byte."""
+class BitsPerByte(Metric):
+    """Negative log2 likelihood of all scored targets, per byte of the text that they stand for.
 
-    def compute(self) -> Tensor:
-        """The mean so far, in bits."""
-        return super().compute() / math.log(2)
-
-
-class BitsPerTextByte(Metric):
-    """Negative log2 likelihood of all scored targets, for each of them that is a byte.
-
-    Marks, such as the end of a blank, have to be said as well, and say nothing themselves.
+    Marks, such as the end of a blank, have to be said as well, and stand for no byte themselves.
 
     Args:
-        kinds: targets below this are bytes.
+        byte_lengths_V: bytes of text that each token stands for.
     """
 
     is_differentiable = False
@@ -77,17 +71,18 @@ class BitsPerTextByte(Metric):
     full_state_update = False
     nats: Tensor
     text_bytes: Tensor
+    byte_lengths_V: Tensor
 
-    def __init__(self, kinds: int) -> None:
+    def __init__(self, byte_lengths_V: NDArray[np.int64]) -> None:
         super().__init__()
-        self.kinds = kinds
+        self.register_buffer("byte_lengths_V", torch.from_numpy(byte_lengths_V.copy()), persistent=False)
         self.add_state("nats", default=torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("text_bytes", default=torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits_NV: Tensor, targets_N: Tensor) -> None:
         """Takes in one batch."""
         self.nats += summed_nats(logits_NV, targets_N)[0]
-        self.text_bytes += ((targets_N >= 0) & (targets_N < self.kinds)).sum()
+        self.text_bytes += self.byte_lengths_V[targets_N[targets_N != IGNORED]].sum()
 
     def compute(self) -> Tensor:
         """The bits so far, in double precision."""

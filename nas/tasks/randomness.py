@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     TEST = 3
     EXAMPLES = 4
     ORDER = 5
+    CLASSES = 16
 
 
 def generator(purpose: Purpose, *, seed: int, step: int = 0) -> np.random.Generator:

@@ -1,13 +1,13 @@
 """How a text becomes batches: one scheme for each objective of language modelling.
 
-In: the streams of a corpus. Out: the batch of a training step, held-out batches, metrics and
-baselines. Here are those that score single bytes; blanks.py has those that score stretches.
+In: the parts of a corpus. Out: the batch of a training step, held-out batches, metrics and
+baselines. Here are those that score single tokens; blanks.py has those that score stretches.
 
-    NextByte       next-byte prediction
+    NextToken      next-token prediction
     BehindPrefix   the same behind a prefix that is seen in both directions
-    Masked         bytes guessed from both sides (Devlin et al. 2019)
+    Masked         tokens guessed from both sides (Devlin et al. 2019)
 
-Legend: T tokens of a part, B sequences, L positions, W windows.
+Legend: T tokens of a part, B sequences, L positions, W windows, N any number of places.
 """
 
 from __future__ import annotations
@@ -23,12 +23,22 @@ from numpy.typing import NDArray
 
 from nas.records import Split
 from nas.tasks.base import IGNORED, Batch, Inputs, StepShape
+from nas.tasks.corpus import Corpus
 from nas.tasks.corruption import mask_tokens
 from nas.tasks.metrics import BitsPerByte, Metrics, Perplexity, share_right
 from nas.tasks.randomness import Purpose, generator
-from nas.tasks.stream import Stream, segments
-from nas.tasks.tokenizers import ByteTokenizer
-from nas.tasks.windows import Windows, batches, chunks, join, read, scored_windows, surrounded_windows
+from nas.tasks.sampling import Sampling, Take
+from nas.tasks.stream import Stream, Stretch
+from nas.tasks.windows import (
+    Positions,
+    Windows,
+    batches_from,
+    chunks,
+    join,
+    read_from,
+    scored_windows,
+    surrounded_windows,
+)
 
 HELD_OUT_BLOCK = 4_096
 """Tokens of a held-out part that are corrupted at once, whatever the context they are read in."""
@@ -40,30 +50,33 @@ class Scheme(ABC):
     """A way to train on a text.
 
     Args:
-        streams: the parts of the corpus.
-        tokenizer: with the specials that `specials` names.
+        corpus: its parts, in tokens of a vocabulary that has what `specials` names.
         options: complete.
+        shortest: the shortest context that the options allow.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], tokenizer: ByteTokenizer, options: Mapping[str, Any]) -> None:
-        self.streams, self.tokenizer, self.options = streams, tokenizer, options
-        self.train = streams["train"]
+    prefix: str = ""
+
+    def __init__(self, corpus: Corpus, options: Mapping[str, Any], shortest: int) -> None:
+        self.corpus, self.options, self.tokenizer = corpus, options, corpus.tokenizer
+        self.train = corpus.stream("train")
+        self.sampling = Sampling(self.train.bounds_D, self.text_size, shortest)
 
     @classmethod
     def specials(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
         """The special tokens that the scheme needs besides `<document>`."""
         return ()
 
+    @abstractmethod
     def text_size(self, length: int) -> int:
-        """Most tokens of the training part that one sequence of `length` is made of."""
-        return length
+        """Most tokens of a document that one training sequence of `length` is made of."""
 
     def shape(self, length: int, tokens: int) -> StepShape:
         """The sizes of a batch of `tokens` tokens whose sequences have up to `length`."""
         return StepShape(tokens // length, length)
 
     @abstractmethod
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """A batch of random sequences, of the sizes that `shape` says."""
 
     @abstractmethod
@@ -71,12 +84,12 @@ class Scheme(ABC):
         """Held-out batches; the same tokens of the text are scored for every context."""
 
     def metrics(self) -> Metrics:
-        """The three plain metrics, by their plain names."""
+        """The three metrics, by the scheme's names."""
         return Metrics(
             {
-                "bits_per_byte": BitsPerByte(),
-                "perplexity": Perplexity(),
-                "token_accuracy": share_right(self.tokenizer.vocabulary),
+                f"{self.prefix}bits_per_byte": BitsPerByte(self.tokenizer.byte_lengths_V),
+                f"{self.prefix}perplexity": Perplexity(),
+                f"{self.prefix}token_accuracy": share_right(self.tokenizer.vocabulary),
             }
         )
 
@@ -84,52 +97,54 @@ class Scheme(ABC):
     def baseline(self, split: Split) -> dict[str, float]:
         """What a trivial guesser scores, for each of `metrics`."""
 
-    def _starts(self, random: np.random.Generator, size: int, count: int) -> NDArray[np.int64]:
-        return random.integers(len(self.train.inputs_T) - size + 1, size=count)
-
-    def _segments(self, may_score_T: NDArray[np.bool_], split: Split) -> list[tuple[int, int]]:
-        return segments(may_score_T, int(self.options["evaluation_bytes"]), split)
+    def _stretches(self, split: Split) -> list[Stretch]:
+        return self.corpus.stream(split).stretches(int(self.options["evaluation_bytes"]), split)
 
 
-class NextByte(Scheme):
-    """Next-byte prediction; `<document>` is read but never a target."""
+class NextToken(Scheme):
+    """Next-token prediction; `<document>` is read but never a target."""
 
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def text_size(self, length: int) -> int:
+        """One more than is read: the last token is only said."""
+        return length + 1
+
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """Windows at random places of the training part."""
-        start_B = self._starts(random, length, tokens // length)
-        windows = Windows(start_B, start_B, start_B + length, start_B + length)
-        return read(self.train.inputs_T, self.train.targets_T, windows, length=length)
+        length, rows = take.length, tokens // take.length
+        start_B = self.sampling.starts(random, take, np.full(rows, length + 1))
+        inputs_BL, targets_BL = self.train.read(start_B[:, None] + np.arange(length))
+        return Batch(Inputs(torch.from_numpy(inputs_BL)), torch.from_numpy(targets_BL))
 
     def evaluation_batches(self, split: Split, context: int, tokens_per_batch: int) -> Iterator[Batch]:
         """Windows whose second half is scored."""
-        stream = self.streams[split]
         windows = self._windows(split, context)
-        return batches(stream.inputs_T, stream.targets_T, windows, tokens_per_batch=tokens_per_batch)
+        return batches_from(self.corpus.stream(split).read, windows, tokens_per_batch=tokens_per_batch)
 
     def baseline(self, split: Split) -> dict[str, float]:
         """What knowing each byte's successors in the whole part would score.
 
-        The order-1 entropy H(next byte | byte) of the part, 2 to that power, and the accuracy of
-        always guessing each byte's most frequent successor.
+        Bits per byte: the order-1 entropy H(next byte | byte) of the part. Where tokens are bytes,
+        perplexity and accuracy are those of the same guesser (2 to that power; always each byte's most
+        frequent successor), else of one who knows how frequent each token is.
         """
-        tokens_T = self.streams[split].targets_T
-        bytes_T = tokens_T[tokens_T != IGNORED].astype(np.int64)
-        kinds = ByteTokenizer.BYTES
-        pairs = np.bincount(bytes_T[:-1] * kinds + bytes_T[1:], minlength=kinds**2).reshape(kinds, kinds)
-        bits = entropy(pairs.ravel()) - entropy(pairs.sum(axis=1))
-        return {
-            "bits_per_byte": bits,
-            "perplexity": 2.0**bits,
-            "token_accuracy": float(pairs.max(axis=1).sum() / pairs.sum()),
-        }
+        counts = self.corpus.counts(split)
+        bits = entropy(counts.pairs.ravel()) - entropy(counts.pairs.sum(axis=1))
+        if self.tokenizer.kind != "byte":
+            return {"bits_per_byte": bits, **frequent_token(counts.tokens_V)}
+        right = float(counts.pairs.max(axis=1).sum() / counts.pairs.sum())
+        return {"bits_per_byte": bits, "perplexity": 2.0**bits, "token_accuracy": right}
 
     def _windows(self, split: Split, context: int) -> Windows:
-        stretches = self._segments(self.streams[split].targets_T != IGNORED, split)
-        return join([scored_windows(first, last, context=context) for first, last in stretches])
+        found = []
+        for here in self._stretches(split):
+            # A token is said where the one before it is read.
+            windows = scored_windows(here.first - 1 - here.low, here.last - 1 - here.low, context=context)
+            found.append(windows.move(np.full(len(windows), here.low)))
+        return join(found)
 
 
-class BehindPrefix(NextByte):
-    """Next-byte prediction behind a prefix whose tokens see each other in both directions.
+class BehindPrefix(NextToken):
+    """Next-token prediction behind a prefix whose tokens see each other in both directions.
 
     What Raffel et al. (2020) call prefix language modelling. In training the prefix is of any length
     from 1 on, all equally likely, and what follows it is scored. On held-out text it is what a causal
@@ -138,9 +153,9 @@ class BehindPrefix(NextByte):
     as when a prefix language model generates.
     """
 
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """Windows at random places of the training part, each with a prefix of its own."""
-        whole = super().training_batch(random, length, tokens)
+        whole, length = super().training_batch(random, take, tokens), take.length
         prefix_B = random.integers(1, max(length, 2), size=len(whole.inputs_BL))
         # The last token of the prefix says the first one behind it.
         is_scored_BL = torch.from_numpy(np.arange(length) >= prefix_B[:, None] - 1)
@@ -148,21 +163,23 @@ class BehindPrefix(NextByte):
 
     def evaluation_batches(self, split: Split, context: int, tokens_per_batch: int) -> Iterator[Batch]:
         """Windows whose second half is scored, the first being the prefix."""
-        stream = self.streams[split]
+        stream = self.corpus.stream(split)
         for windows, length in chunks(self._windows(split, context), tokens_per_batch=tokens_per_batch):
-            batch = read(stream.inputs_T, stream.targets_T, windows, length=length, bounded=True)
+            batch = read_from(stream.read, windows, length=length, bounded=True)
             yield _behind(batch, windows.scored_W - windows.start_W + 1)
 
 
 class Masked(Scheme):
-    """Some bytes to be guessed from the text on both sides (Devlin et al. 2019).
+    """Some tokens to be guessed from the text on both sides (Devlin et al. 2019).
 
-    A held-out part is corrupted once, the same for every context; the chosen bytes within the
+    A held-out part is corrupted once, the same for every context; the chosen tokens within the
     stretches that are scored are scored in windows that hold text on both sides of them.
     """
 
-    def __init__(self, streams: Mapping[str, Stream], tokenizer: ByteTokenizer, options: Mapping[str, Any]) -> None:
-        super().__init__(streams, tokenizer, options)
+    prefix = "masked_"
+
+    def __init__(self, corpus: Corpus, options: Mapping[str, Any], shortest: int) -> None:
+        super().__init__(corpus, options, shortest)
         self._held_out: dict[Split, _CorruptedPart] = {}
 
     @classmethod
@@ -170,60 +187,50 @@ class Masked(Scheme):
         """`<mask>`."""
         return ("<mask>",)
 
-    def training_batch(self, random: np.random.Generator, length: int, tokens: int) -> Batch:
+    def text_size(self, length: int) -> int:
+        """What is read."""
+        return length
+
+    def training_batch(self, random: np.random.Generator, take: Take, tokens: int) -> Batch:
         """Windows at random places of the training part, masked anew at each step."""
-        start_B = self._starts(random, length, tokens // length)
-        text_BL = self.train.tokens_T[start_B[:, None] + np.arange(length)].astype(np.int64)
+        start_B = self.sampling.starts(random, take, np.full(tokens // take.length, take.length))
+        text_BL = self.train.tokens_T[start_B[:, None] + np.arange(take.length)].astype(np.int64)
         inputs_BL, targets_BL = self.corrupt(random, text_BL)
         return Batch(Inputs(torch.from_numpy(inputs_BL)), torch.from_numpy(targets_BL))
 
     def evaluation_batches(self, split: Split, context: int, tokens_per_batch: int) -> Iterator[Batch]:
         """Windows whose middle half is scored."""
-        stream = self.streams[split]
-        size = len(stream.tokens_T)
         if split not in self._held_out:
-            self._held_out[split] = _CorruptedPart(self, stream, HELD_OUT_PURPOSES[split])
-        part = self._held_out[split]
-        stretches = self._segments(stream.is_byte_T, split)
-        windows = join(
-            [surrounded_windows(first, last, context=context, size=size) for first, last in stretches],
-        )
-        for start, end in zip(windows.start_W.tolist(), windows.end_W.tolist(), strict=True):
-            part.corrupt_up_to(start, end)
-        return batches(part.inputs_T, part.targets_T, windows, tokens_per_batch=tokens_per_batch, bounded=True)
-
-    def metrics(self) -> Metrics:
-        """The plain metrics over the chosen bytes."""
-        return Metrics(
-            {
-                "masked_bits_per_byte": BitsPerByte(),
-                "masked_perplexity": Perplexity(),
-                "masked_token_accuracy": share_right(self.tokenizer.vocabulary),
-            }
-        )
+            self._held_out[split] = _CorruptedPart(self, self.corpus.stream(split), HELD_OUT_PURPOSES[split])
+        found = []
+        for here in self._stretches(split):
+            first, last, size = here.first - here.low, here.last - here.low, here.high - here.low
+            windows = surrounded_windows(first, last, context=context, size=size)
+            found.append(windows.move(np.full(len(windows), here.low)))
+        reader = self._held_out[split].read
+        return batches_from(reader, join(found), tokens_per_batch=tokens_per_batch, bounded=True)
 
     def baseline(self, split: Split) -> dict[str, float]:
-        """What knowing how frequent each byte of the part is would score."""
-        stream = self.streams[split]
-        counts = np.bincount(stream.tokens_T[stream.is_byte_T], minlength=ByteTokenizer.BYTES)
-        bits = entropy(counts)
+        """What knowing how frequent each token of the part is would score."""
+        counts_V = self.corpus.counts(split).tokens_V
+        bits_per_byte = entropy(counts_V) * float(counts_V.sum() / (counts_V @ self.tokenizer.byte_lengths_V))
         return {
-            "masked_bits_per_byte": bits,
-            "masked_perplexity": 2.0**bits,
-            "masked_token_accuracy": float(counts.max() / counts.sum()),
+            "masked_bits_per_byte": bits_per_byte,
+            **{f"masked_{name}": value for name, value in frequent_token(counts_V).items()},
         }
 
     def corrupt(
         self, random: np.random.Generator, text_BL: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The corrupted text, and the chosen bytes."""
+        """The corrupted text, and the chosen tokens."""
         return mask_tokens(
             random,
             text_BL,
             text_BL != self.tokenizer.document,
             rate=float(self.options["mask_rate"]),
             mask=self.tokenizer.special("<mask>"),
-            kinds=ByteTokenizer.BYTES,
+            # Text tokens stand before the special ones, of which `<document>` is the first.
+            kinds=self.tokenizer.document,
         )
 
 
@@ -231,21 +238,27 @@ class _CorruptedPart:
     """A held-out part, corrupted block by block as far as it is read."""
 
     def __init__(self, scheme: Masked, stream: Stream, purpose: Purpose) -> None:
-        self.inputs_T = stream.tokens_T.copy()
-        self.targets_T = np.full(len(stream.tokens_T), IGNORED, dtype=np.int16)
         self._scheme, self._stream, self._purpose = scheme, stream, purpose
-        self._done: set[int] = set()
+        self._blocks: dict[int, tuple[Positions, Positions]] = {}
 
-    def corrupt_up_to(self, start: int, end: int) -> None:
-        """Makes sure that start..end−1 is corrupted."""
-        for block in range(start // HELD_OUT_BLOCK, (end - 1) // HELD_OUT_BLOCK + 1):
-            if block in self._done:
-                continue
-            here = slice(block * HELD_OUT_BLOCK, (block + 1) * HELD_OUT_BLOCK)
+    def read(self, position_N: Positions) -> tuple[Positions, Positions]:
+        """What stands at these places, and the chosen tokens (−100 at all others)."""
+        block_N, inside_N = np.divmod(position_N, HELD_OUT_BLOCK)
+        blocks_K, which_N = np.unique(block_N, return_inverse=True)
+        found = [self._block(block) for block in blocks_K.tolist()]
+        inputs_KN = np.stack([inputs for inputs, _ in found])
+        targets_KN = np.stack([targets for _, targets in found])
+        which_N = which_N.reshape(position_N.shape)
+        return inputs_KN[which_N, inside_N], targets_KN[which_N, inside_N]
+
+    def _block(self, block: int) -> tuple[Positions, Positions]:
+        if block not in self._blocks:
+            here_N = self._stream.tokens_T[block * HELD_OUT_BLOCK : (block + 1) * HELD_OUT_BLOCK].astype(np.int64)
             random = generator(self._purpose, seed=0, step=block)
-            found = self._scheme.corrupt(random, self._stream.tokens_T[None, here].astype(np.int64))
-            self.inputs_T[here], self.targets_T[here] = found[0][0], found[1][0]
-            self._done.add(block)
+            inputs_1N, targets_1N = self._scheme.corrupt(random, here_N[None])
+            room = (0, HELD_OUT_BLOCK - len(here_N))
+            self._blocks[block] = np.pad(inputs_1N[0], room), np.pad(targets_1N[0], room, constant_values=IGNORED)
+        return self._blocks[block]
 
 
 def _behind(batch: Batch, prefix_B: NDArray[np.int64]) -> Batch:
@@ -260,3 +273,11 @@ def entropy(counts: NDArray[np.int64]) -> float:
     """Entropy in bits of the distribution that the counts give."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
+
+
+def frequent_token(counts_V: NDArray[np.int64]) -> dict[str, float]:
+    """Perplexity and accuracy of one who knows how frequent each token is."""
+    return {
+        "perplexity": 2.0 ** entropy(counts_V),
+        "token_accuracy": float(counts_V.max() / counts_V.sum()),
+    }

