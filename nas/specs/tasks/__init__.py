@@ -11,6 +11,7 @@ from nas.specs.tasks.base import (
     TaskShape,
     TaskSpec,
 )
+from nas.specs.tasks.data import DATA_PLACES
 from nas.specs.tasks.language_modeling import (
     LONGEST_SPAN,
     NATURAL_OBJECTIVES,
@@ -28,6 +29,7 @@ __all__ = [
     "EFFECTIVE_SHARE",
     "FILLERS",
     "FREQUENT_WORDS",
+    "DATA_PLACES",
     "LONGEST_SPAN",
     "NATURAL_OBJECTIVES",
     "RECALL_VARIANTS",
