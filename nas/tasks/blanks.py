@@ -145,9 +145,7 @@ class Blanks(Scheme):
             base += len(start_K)
         return np.concatenate(starts), np.concatenate(lengths), windows
 
-    def _segment(
-        self, here: Stretch, start_K: Ints, length_K: Ints, base: int, context: int
-    ) -> Iterator[_Window]:
+    def _segment(self, here: Stretch, start_K: Ints, length_K: Ints, base: int, context: int) -> Iterator[_Window]:
         """The windows of one stretch; their spans are numbered from `base` on."""
         starts, ends = start_K.tolist(), (start_K + length_K).tolist()
         at, stop = (int(np.searchsorted(start_K, place)) for place in (here.first, here.last))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nas.errors import DataError
 from nas.records import Split
 from nas.specs.tasks.data import Field
-from nas.tasks.data import CacheReader, CacheWriter, Dataset, cached, open_dataset
+from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset
 from nas.tasks.stream import Stream
 from nas.tasks.tokenizers import Tokenizer, make_tokenizer, tokenizer_from_json
 
@@ -188,12 +188,14 @@ def _groups(dataset: Dataset) -> Iterator[list[tuple[str, str, bool]]]:
 
 
 def _begins_word(tokenizer: Tokenizer, tokens_T: NDArray[Any], at: int) -> bool:
-    """Whether a document, or a word behind a blank of another word, begins with the token at a place."""
+    """Whether a document begins or ends at a place, or a blank behind a word does.
+
+    There every vocabulary that cuts texts at words has a token's edge.
+    """
     here, before = int(tokens_T[at]), int(tokens_T[at - 1]) if at else tokenizer.document
-    if here == tokenizer.document or before == tokenizer.document:
+    if here >= tokenizer.document or before >= tokenizer.document:
         return True
-    text = tokenizer.decode([here])
-    return text[:1].isspace() and text[1:2].isalnum() and tokenizer.decode([before])[-1:].isalnum()
+    return tokenizer.token_bytes(here)[:1] == b" " and not tokenizer.token_bytes(before)[-1:].isspace()
 
 
 def _check_sizes(corpus: str, sizes: Mapping[str, int]) -> None:

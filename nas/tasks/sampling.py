@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nas.tasks.lengths import mixed_length, training_lengths
 from nas.tasks.randomness import Purpose, generator
@@ -98,7 +99,7 @@ class Sampling:
         found: Positions = self._start_D[document_B] + random.integers(free_B)
         return found
 
-    def _made_classes(self, length: int) -> tuple[tuple[Take, ...], Positions]:
+    def _made_classes(self, length: int) -> tuple[tuple[Take, ...], NDArray[np.float64]]:
         """What steps of a length take, and the upper end of the share that each has of them."""
         shortest = min(length, max(SHORTEST_DOCUMENT, self._shortest))
         sizes = (max(int(length * 2 ** (-quarter / 4)), shortest) for quarter in itertools.count())
@@ -112,7 +113,7 @@ class Sampling:
             if size == shortest:
                 break
         ends = np.array([self._before_D[take.last] for take in takes], dtype=np.float64)
-        return tuple(takes), ends / ends[-1] if takes else ends
+        return tuple(takes), ends / ends[-1:]
 
 
 @lru_cache(maxsize=64)

@@ -59,7 +59,7 @@ class Stream:
         offsets_D: where each document begins, and T: one more than there are documents.
         document: the token `<document>`.
         byte_lengths_V: bytes of text that each token stands for; None: one for each but `<document>`.
-        begins_word: whether the token at a place begins a word; None: every edge will do.
+        begins_word: whether a place is one where every vocabulary has a token's edge; None: all are.
         crossing: whether all documents are read as one.
     """
 

@@ -160,9 +160,7 @@ def batches(
     return batches_from(_of_arrays(inputs_T, targets_T), windows, tokens_per_batch=tokens_per_batch, bounded=bounded)
 
 
-def batches_from(
-    reader: Reader, windows: Windows, *, tokens_per_batch: int, bounded: bool = False
-) -> Iterator[Batch]:
+def batches_from(reader: Reader, windows: Windows, *, tokens_per_batch: int, bounded: bool = False) -> Iterator[Batch]:
     """All windows in batches of at most `tokens_per_batch` tokens (or one window), longest first."""
     for found, length in chunks(windows, tokens_per_batch=tokens_per_batch):
         yield read_from(reader, found, length=length, bounded=bounded)

@@ -25,11 +25,11 @@ from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Rule
 
 __all__ = [
     "CURVE_KEYS",
+    "DATA_PLACES",
     "EFFECTIVE_CONTEXT",
     "EFFECTIVE_SHARE",
     "FILLERS",
     "FREQUENT_WORDS",
-    "DATA_PLACES",
     "LONGEST_SPAN",
     "NATURAL_OBJECTIVES",
     "RECALL_VARIANTS",

@@ -172,6 +172,7 @@ def plain(value: Any) -> str:
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
+
 PART_NAMES: Final = ("train", "validation", "test")
 DATA_PLACES: Final = ("data", "corpus")
 """Keys that say where data lies: what it holds tells versions apart, not its place."""

@@ -1,11 +1,11 @@
 """Users' own data: from files to records in three parts, and the cache of what is made of them.
 
-    places.py    names, globs and folders to files; prepared sets
-    formats.py   files to rows
-    parts.py     which part a row belongs to
-    dataset.py   rows to checked records
-    hub.py       data sets of the Hugging Face hub
-    cache.py     arrays in files, made once
+places.py    names, globs and folders to files; prepared sets
+formats.py   files to rows
+parts.py     which part a row belongs to
+dataset.py   rows to checked records
+hub.py       data sets of the Hugging Face hub
+cache.py     arrays in files, made once
 """
 
 from nas.tasks.data.cache import CacheReader, CacheWriter, Ragged, cached

@@ -148,9 +148,7 @@ def _checked(source: Source, raw: bytes, offset: int) -> str:
         ) from None
     zero = raw.find(0)
     if zero >= 0:
-        raise DataError(
-            f"a corpus must be text, not binary: {source.path} has byte 0x00 at offset {offset + zero}"
-        )
+        raise DataError(f"a corpus must be text, not binary: {source.path} has byte 0x00 at offset {offset + zero}")
     return text
 
 

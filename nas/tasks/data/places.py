@@ -50,7 +50,7 @@ class Source:
 
     @property
     def packing(self) -> str:
-        """".gz", ".zst" or nothing."""
+        """ ".gz", ".zst" or nothing."""
         suffix = self.path.suffix.lower()
         return suffix if suffix in PACKED else ""
 

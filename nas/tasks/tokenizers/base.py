@@ -15,14 +15,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.errors import CheckpointError, DataError, did_you_mean
 
-Ids = NDArray[np.uint16] | NDArray[np.uint32]
+Ids = NDArray[np.unsignedinteger[Any]]
 
 
 class Tokenizer(ABC):

@@ -17,15 +17,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from types import ModuleType
+from typing import Any, Final
 
 import numpy as np
 
 from nas.errors import CheckpointError, DataError, MissingExtraError
 from nas.tasks.tokenizers.base import Ids, Tokenizer, parsed, utf8
-
-if TYPE_CHECKING:
-    import tokenizers
 
 BYTES: Final = 256
 # A long text is encoded in pieces of about so many characters: the library's notes on a piece take
@@ -253,7 +251,7 @@ def _has_part(described: Any, kind: str) -> bool:
     return described.get("type") == kind or any(_has_part(part, kind) for part in inner)
 
 
-def _library() -> tokenizers:
+def _library() -> ModuleType:
     try:
         import tokenizers
     except ImportError:

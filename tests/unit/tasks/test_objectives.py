@@ -75,7 +75,7 @@ def test_every_context_and_batch_size_scores_the_same_tokens(folder: Path, objec
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_a_masked_text_is_that_of_the_part_with_the_same_holes_in_every_context(folder: Path, context: int) -> None:
-    task, text = load(folder, "masked", evaluation_bytes=10**9), stream(folder, "validation")
+    task, text = load(folder, "masked", evaluation_bytes=10**9, cross_documents=True), stream(folder, "validation")
     places: Counter[int] = Counter()
     for read, targets, length, _, _ in rows(task, "validation", context):
         assert length == min(context, len(text)) and not any(read[length:])
@@ -97,7 +97,7 @@ def test_a_masked_text_is_that_of_the_part_with_the_same_holes_in_every_context(
 
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_infilled_windows_are_stretches_of_the_part(folder: Path, context: int) -> None:
-    task, text = load(folder, "infilling", evaluation_bytes=3000), stream(folder, "validation")
+    task, text = load(folder, "infilling", evaluation_bytes=3000, cross_documents=True), stream(folder, "validation")
     for read, targets, length, inputs, row in rows(task, "validation", context):
         assert length <= context
         prefix, positions = int(inputs.prefix_B[row]), inputs.positions_BL2[row].tolist()
@@ -168,6 +168,21 @@ def test_any_rate_and_mean_span_scores_the_same_in_every_context(
         for batch in task.evaluation_batches("validation", context=context, tokens_per_batch=500):
             source_BS = batch.inputs.source_BS
             assert max(batch.inputs_BL.shape[1], 0 if source_BS is None else source_BS.shape[1]) <= context
+
+
+@pytest.mark.parametrize("objective", CORRUPTING)
+@pytest.mark.parametrize("context", [32, 100, 1000])
+def test_no_sequence_holds_two_documents(folder: Path, objective: str, context: int) -> None:
+    task = load(folder, objective, evaluation_bytes=10**9)
+    crossing = load(folder, objective, evaluation_bytes=10**9, cross_documents=True)
+    held_out = list(task.evaluation_batches("test", context=context, tokens_per_batch=4096))
+    training = [task.training_batch(seed=0, step=step, tokens=4096, max_context=context) for step in range(4)]
+    for batch in [*held_out, *training]:
+        for read_BL in (batch.inputs_BL, batch.inputs.source_BS):
+            if read_BL is not None:
+                assert (read_BL == DOCUMENT).sum(1).max() <= 1
+                assert not (read_BL[:, 1:] == DOCUMENT).any() or objective == "infilling"
+    assert said(task, "test", context) == said(crossing, "test", context)
 
 
 def test_a_part_without_a_span_to_score_is_refused(folder: Path) -> None:
@@ -260,7 +275,7 @@ def test_a_context_that_the_longest_span_may_not_fit_in_is_refused(folder: Path,
 
 
 def test_a_source_longer_than_the_training_part_is_refused_with_the_nearest(folder: Path) -> None:
-    task, size = load(folder, "span_corruption"), len(stream(folder, "train"))
+    task, size = load(folder, "span_corruption", cross_documents=True), len(stream(folder, "train"))
     with pytest.raises(DataError, match=r"is above \d+, the nearest valid one") as caught:
         task.check(tokens=10**6, max_context=size)
     nearest = int(str(caught.value).split("is above ")[1].split(",")[0])

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,14 @@ from nas.tasks.metrics import IGNORED, BitsPerByte, MeanNats, Metrics, Perplexit
 
 
 def metrics() -> Metrics:
-    return Metrics({"nats": MeanNats(), "bits": BitsPerByte(), "perplexity": Perplexity(), "right": share_right(4)})
+    return Metrics(
+        {
+            "nats": MeanNats(),
+            "bits": BitsPerByte(np.ones(4, dtype=np.int64)),
+            "perplexity": Perplexity(),
+            "right": share_right(4),
+        }
+    )
 
 
 def test_even_logits_score_the_logarithm_of_the_vocabulary():
