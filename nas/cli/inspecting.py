@@ -20,6 +20,7 @@ from nas.space.load import find_file
 from nas.space.space import Space
 from nas.space.yaml_lines import load_yaml
 from nas.specs.base import Value
+from nas.specs.tasks.data import DATA_PLACES, HUB_PREFIX, PREPARED
 from nas.units import format_bytes, format_count
 
 if TYPE_CHECKING:
@@ -114,19 +115,28 @@ def _checked(name: str) -> str:
     values, _ = load_yaml(found, StudyError)
     if "objectives" in values or "task" in values:
         config = load_study_config(found)
-        _check_corpus(config, found)
+        _check_data(config, found)
         return _describe_study(config, found)
     return _describe_space(Space.load(found), found)
 
 
-def _check_corpus(config: StudyConfig, path: Path) -> None:
-    """Whether the text is there; what it holds is read when the study is run."""
-    corpus = dict(config.task.options).get("corpus")
-    if config.task.name != "language_modeling" or corpus is None or corpus == "sotu" or Path(corpus).exists():
-        return
-    folder = path.resolve().parent / Path(corpus).parent
-    names = [found.name for found in folder.glob("*")] if folder.is_dir() else []
-    raise StudyError(f"{path}: task.corpus: there is no corpus at '{corpus}': {did_you_mean(Path(corpus).name, names)}")
+def _check_data(config: StudyConfig, path: Path) -> None:
+    """Whether the files are there; what they hold is read when the study is run."""
+    options = dict(config.task.options)
+    for key in DATA_PLACES:
+        wanted = options.get(key, [])
+        for name in wanted if isinstance(wanted, list) else [wanted]:
+            # Globs and names of the hub are looked up when the study is run.
+            if name == "sotu" or name.startswith(HUB_PREFIX) or any(mark in name for mark in "*?["):
+                continue
+            if Path(name).expanduser().exists():
+                continue
+            if name in PREPARED:
+                continue
+            folder = path.resolve().parent / Path(name).parent
+            names = [found.name for found in folder.glob("*")] if folder.is_dir() else []
+            hint = did_you_mean(Path(name).name, [*names, *PREPARED])
+            raise StudyError(f"{path}: task.{key}: there is no data at '{name}': {hint}")
 
 
 def _describe_study(config: StudyConfig, path: Path) -> str:

@@ -15,7 +15,7 @@ from nas.models.base import Model
 from nas.models.encoder_decoder import EncoderDecoder
 from nas.models.prefix_lm import PrefixLM
 from nas.tasks.inputs import Inputs
-from nas.tasks.tokenizers import ByteTokenizer, Tokenizer
+from nas.tasks.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ def prompt_of(model: Model, tokenizer: Tokenizer, text: str) -> Prompt:
         InputError: the text is too long for the model.
     """
     tokens = [tokenizer.document, *tokenizer.encode(text)]
-    marks = (
-        {name: tokenizer.special(name) for name in tokenizer.specials} if isinstance(tokenizer, ByteTokenizer) else {}
-    )
+    marks = {name: tokenizer.special(name) for name in tokenizer.specials}
     if isinstance(model, EncoderDecoder):
         start, missing = marks["<start>"], marks["<sentinel_0>"]
         _check(model, tokens, marks=1)

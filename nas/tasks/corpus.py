@@ -83,6 +83,7 @@ class Corpus:
             lambda writer: _write(writer, dataset, self.tokenizer),
         )
         _check_sizes(name, self._reader.facts["bytes"])
+        say(self._reader.facts["notes"])
         self._streams: dict[str, Stream] = {}
 
     def stream(self, part: Split | str) -> Stream:
@@ -167,7 +168,7 @@ def _write(writer: CacheWriter, dataset: Dataset, tokenizer: Tokenizer) -> None:
     for part in PARTS[1:]:
         writer.array(f"{part}_tokens", tokens_V[part])
         writer.array(f"{part}_pairs", pairs[part].reshape(BYTES, BYTES))
-    writer.facts({"bytes": sizes})
+    writer.facts({"bytes": sizes, "notes": dataset.notes()})
 
 
 def _groups(dataset: Dataset) -> Iterator[list[tuple[str, str, bool]]]:

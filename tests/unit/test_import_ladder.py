@@ -53,7 +53,11 @@ OWNERS = {
     "pydantic_core": ("space/", "config.py"),
     "dask": ("executors/dask.py",),
     "distributed": ("executors/dask.py",),
-    "transformers": ("export/", "tasks/tokenizers.py"),
+    "transformers": ("export/",),
+    "tokenizers": ("tasks/tokenizers/",),
+    "pyarrow": ("tasks/data/",),
+    "zstandard": ("tasks/data/",),
+    "datasets": ("tasks/data/hub.py",),
     "torch": ("tasks/", "mixers/", "models/", "measure/", "export/", "study/", "executors/"),
 }
 

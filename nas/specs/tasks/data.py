@@ -30,6 +30,11 @@ PREPARED: Final = ("sotu", "stdlib", "spam_assassin", "sotu_party", "fine_foods"
 
 HUB_PREFIX: Final = "hf:"
 
+PART_NAMES: Final = ("train", "validation", "test")
+
+DATA_PLACES: Final = ("data", "corpus")
+"""Keys that say where data lies: what it holds tells versions apart, not its place."""
+
 DEFAULT_SHARES: Final = (0.8, 0.1, 0.1)
 
 DATA_KEYS: Final[Mapping[str, Key]] = {
@@ -107,9 +112,9 @@ def _broken_columns(columns: Any, fields: Sequence[Field]) -> Iterator[BrokenRul
 def _broken_split(split: Any) -> Iterator[BrokenRule]:
     if not isinstance(split, Mapping):
         return
-    by = split.get("by")
+    by = str(split.get("by"))
     if by not in SPLIT_WORDS:
-        what = "needs 'by'" if by is None else f"knows no by: {by}"
+        what = f"knows no by: {by}" if "by" in split else "needs 'by'"
         yield BrokenRule("split", f"split {what}: {did_you_mean(by, SPLIT_WORDS)}")
         return
     for word in split:
@@ -119,7 +124,7 @@ def _broken_split(split: Any) -> Iterator[BrokenRule]:
     if by == "hash":
         yield from _broken_hash(split)
     elif by != "position":
-        yield from _broken_parts(str(by), split)
+        yield from _broken_parts(by, split)
 
 
 def _broken_hash(split: Mapping[str, Any]) -> Iterator[BrokenRule]:
@@ -171,8 +176,3 @@ def plain(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-PART_NAMES: Final = ("train", "validation", "test")
-DATA_PLACES: Final = ("data", "corpus")
-"""Keys that say where data lies: what it holds tells versions apart, not its place."""

@@ -9,7 +9,7 @@ cache.py     arrays in files, made once
 """
 
 from nas.tasks.data.cache import CacheReader, CacheWriter, Ragged, cached
-from nas.tasks.data.dataset import Dataset, open_dataset
+from nas.tasks.data.dataset import Dataset, open_dataset, say
 from nas.tasks.data.places import cache_home, data_home, prepared_folder
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "data_home",
     "open_dataset",
     "prepared_folder",
+    "say",
 ]

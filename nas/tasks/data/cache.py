@@ -80,6 +80,11 @@ class RaggedWriter:
         _synced(self._file)
         return np.frombuffer(self._ends, dtype=np.int64)
 
+    def abandon(self) -> None:
+        """Ends the file; what it could not write is lost."""
+        with suppress(OSError):
+            self._file.close()
+
     def _write(self, items: NDArray[Any]) -> None:
         self._file.write(np.ascontiguousarray(items, dtype=self._kind).data)
 
@@ -108,6 +113,11 @@ class CacheWriter:
     def facts(self, facts: Mapping[str, Any]) -> None:
         """What JSON can hold."""
         self._facts |= facts
+
+    def abandon(self) -> None:
+        """Ends all files without a word of them."""
+        for writer in self._ragged.values():
+            writer.abandon()
 
     def close(self) -> None:
         """Ends all files; the facts last."""
@@ -170,8 +180,8 @@ def cached(key: str, write: Callable[[CacheWriter], None]) -> CacheReader:
             return CacheReader(place)
         shutil.rmtree(place, ignore_errors=True)
         beside = Path(tempfile.mkdtemp(prefix=f"{key[:16]}-", dir=home))
+        writer = CacheWriter(beside)
         try:
-            writer = CacheWriter(beside)
             write(writer)
             writer.close()
             beside.rename(place)
@@ -182,6 +192,7 @@ def cached(key: str, write: Callable[[CacheWriter], None]) -> CacheReader:
                 f"cannot write the cache of data in {home}: {error.strerror}; NAS_CACHE names another folder"
             ) from error
         finally:
+            writer.abandon()
             shutil.rmtree(beside, ignore_errors=True)
     return CacheReader(place)
 

@@ -71,7 +71,7 @@ def opened(source: Source) -> Iterator[IO[bytes]]:
     with raw:
         if source.packing == ".gz":
             with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield io.BufferedReader(unpacked, 2**20)  # type: ignore[arg-type]
+                yield io.BufferedReader(unpacked, 2**20)
         elif source.packing == ".zst":
             try:
                 import zstandard
@@ -103,11 +103,12 @@ def text_of(source: Source) -> Iterator[mmap.mmap | bytes]:
         yield text
         return
     with opened(source) as file:
-        try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                yield mapped
-        except ValueError:  # An empty file cannot be mapped.
+        # An empty file cannot be mapped.
+        if source.path.stat().st_size == 0:
             yield b""
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            yield mapped
 
 
 def pieces_of(source: Source, text: mmap.mmap | bytes, first: int, last: int) -> Iterator[str]:

@@ -69,10 +69,7 @@ class Splitter:
             return "train" if year < 1980 else "validation" if year < 2000 else "test"
         if self.by == "hash":
             return self._by_hash(_pseudo(source), source)
-        if "named" in self._split:
-            found = _named_part(source)
-        else:
-            found = self._matching(source)
+        found = _named_part(source) if "named" in self._split else self._matching(source)
         if found == "train" and not self._has_validation and not source.is_table:
             return "validation" if _fraction(source.name) < VALIDATION_SHARE else "train"
         return found

@@ -9,7 +9,6 @@ In: what a study says of its data. Out: files, sorted, each with its path below 
 from __future__ import annotations
 
 import difflib
-import glob
 import importlib.util
 import os
 import tempfile
@@ -145,12 +144,11 @@ def _of_folder(folder: Path) -> list[Source]:
 
 
 def _of_glob(pattern: str) -> list[Source]:
-    paths = [Path(found) for found in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
-    files = sorted(path for path in paths if path.is_file())
+    parts = Path(pattern).expanduser().parts
+    root = Path(*_until_mark(parts))
+    files = [path for path in root.glob("/".join(parts[len(root.parts) :])) if path.is_file()]
     if not files:
         raise DataError(f"no file is named like {pattern}")
-    fixed = Path(pattern).expanduser().parts
-    root = Path(*_until_mark(fixed))
     return sorted(Source(path.relative_to(root).as_posix(), path) for path in files)
 
 

@@ -10,7 +10,7 @@ import torch
 from nas.errors import DataError
 from nas.records import TaskReference
 from nas.tasks import IGNORED, Task, load_task
-from nas.tasks.text import part_of_name
+from nas.tasks.data.parts import part_of_name
 
 CONTEXTS = [1, 2, 3, 16, 17, 48, 63, 64, 100, 255, 256, 777, 1024]
 DOCUMENT = 256

@@ -14,7 +14,7 @@ import torch
 from nas.errors import DataError
 from nas.records import TaskReference
 from nas.tasks import IGNORED, Task, load_task
-from nas.tasks.text import part_of_name
+from nas.tasks.data.parts import part_of_name
 
 DOCUMENT, MASK = 256, 257
 CORRUPTING = ["masked", "infilling", "span_corruption"]
