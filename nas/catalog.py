@@ -49,6 +49,7 @@ FAMILIES: Final[Mapping[str, str]] = {
 
 TASKS: Final[Mapping[str, str]] = {
     "language_modeling": "nas.specs.tasks:LanguageModeling",
+    "classification": "nas.specs.tasks:Classification",
     "recall": "nas.specs.tasks:Recall",
     "ruler": "nas.specs.tasks:Ruler",
 }

@@ -173,7 +173,7 @@ def _score(module: Training, batches: Batches, trainer: pl.Trainer, job: Job, sp
         trainer.validate(module, dataloaders=batches.evaluation_dataloader(split, context), verbose=False)
         for questions in task.questions(split, context=context, tokens_per_batch=EVALUATION_TOKENS):
             module.answer(questions)
-        scores[context] = module.scores()
+        scores[context] = {**module.scores(), **task.known_scores(split, context=context)}
     module.model = model
     found: list[tuple[str, float, int | None]] = [
         (name, value, context) for context, by_name in scores.items() for name, value in by_name.items()

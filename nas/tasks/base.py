@@ -189,6 +189,10 @@ class Task(ABC):
         """
         return iter(())
 
+    def known_scores(self, split: Split, *, context: int) -> dict[str, float]:
+        """Metrics that are known without a model: what of the data a context holds."""
+        return {}
+
     def curve_contexts(self, max_context: int) -> tuple[int, ...]:
         """The contexts besides max_context that a finished candidate is scored at where its study names none.
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from nas.errors import DataError
 from nas.records import Split
 from nas.specs.tasks.data import Field
-from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset
+from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset, say
 from nas.tasks.stream import Stream
 from nas.tasks.tokenizers import Tokenizer, make_tokenizer, tokenizer_from_json
 

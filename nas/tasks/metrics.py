@@ -152,8 +152,16 @@ class Metrics:
         """
         if self._scored == 0:
             raise DataError("no position was scored: a metric needs at least one target")
-        values = {name: float(value) for name, value in self._collection.compute().items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise DivergedError(f"{name} is {value} over {self._scored} targets: it must be a finite number")
-        return values
+        return finite({name: float(value) for name, value in self._collection.compute().items()}, self._scored)
+
+
+def finite(values: dict[str, float], scored: int) -> dict[str, float]:
+    """The values of metrics.
+
+    Raises:
+        DivergedError: one is no finite number.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"{name} is {value} over {scored} targets: it must be a finite number")
+    return values

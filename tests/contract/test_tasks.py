@@ -1,5 +1,6 @@
 """What every task keeps, whatever its data and options; a task of one's own can be added to CASES."""
 
+import json
 import math
 import random
 from dataclasses import fields
@@ -11,7 +12,7 @@ from nas import catalog
 from nas.errors import DataError
 from nas.records import TaskReference
 from nas.specs import family_spec, task_spec
-from nas.tasks import IGNORED, Task, load_task
+from nas.tasks import IGNORED, Batch, Task, load_task
 from nas.tasks.load import _load
 
 CASES = {
@@ -20,6 +21,9 @@ CASES = {
     "infilling": ("language_modeling", {"evaluation_bytes": 512, "objective": "infilling"}),
     "prefix": ("language_modeling", {"evaluation_bytes": 512, "objective": "prefix"}),
     "span_corruption": ("language_modeling", {"evaluation_bytes": 512, "objective": "span_corruption"}),
+    "classification": ("classification", {"evaluation_examples": 40}),
+    "classification_ends": ("classification", {"evaluation_examples": 40, "too_long": "head_tail"}),
+    "multi_label": ("classification", {"evaluation_examples": 40, "multi_label": True}),
     "recall": ("recall", {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20}),
     "recall_settings": (
         "recall",
@@ -52,13 +56,47 @@ def corpus(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "table.jsonl"
+    chosen = random.Random(0)
+    labels = [chosen.choice("aab") for _ in range(600)]
+    rows = [
+        {
+            "text": "".join(chosen.choices("etaoin" if label == "a" else "shrdlu", k=chosen.randint(3, 120))),
+            "label": label,
+            "labels": [label, *chosen.sample("xyz", k=chosen.randint(0, 2))],
+        }
+        for label in labels
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
 @pytest.fixture(params=CASES)
-def reference(request, corpus) -> TaskReference:
+def reference(request, corpus, table) -> TaskReference:
     name, given = CASES[request.param]
     options = dict(given)
     if "corpus" in task_spec(name).keys:
         options["corpus"] = str(corpus)
+    if "data" in task_spec(name).keys:
+        options["data"] = str(table)
     return TaskReference(name=name, options=tuple(sorted(options.items())))
+
+
+def outputs(task: Task) -> int:
+    """Of a model that serves the task."""
+    return task.shape.labels or task.shape.vocabulary
+
+
+def flat(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Targets and examples as metrics take them."""
+    targets_BL, example_N = batch.targets_BL, batch.example_B
+    if targets_BL.ndim == 1 or targets_BL.shape[1] != batch.inputs_BL.shape[1]:
+        return targets_BL, example_N
+    if example_N is not None:
+        example_N = example_N.repeat_interleave(targets_BL.shape[1])
+    return targets_BL.flatten(), example_N
 
 
 @pytest.fixture
@@ -127,7 +165,7 @@ def test_tokens_and_targets_are_in_the_vocabulary(task):
             assert tokens is None or 0 <= int(tokens.min()) <= int(tokens.max()) < task.shape.vocabulary
         targets = batch.targets_BL[batch.targets_BL != IGNORED]
         assert len(targets)
-        assert 0 <= int(targets.min()) <= int(targets.max()) < task.shape.vocabulary
+        assert 0 <= int(targets.min()) <= int(targets.max()) < outputs(task)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -172,7 +210,7 @@ def test_what_stands_in_the_padding_is_never_scored(task):
     for context in CONTEXTS:
         for batch in task.evaluation_batches("validation", context=context, tokens_per_batch=2000):
             lengths_B = batch.inputs.lengths_B
-            if lengths_B is not None:
+            if lengths_B is not None and batch.targets_BL.shape == batch.inputs_BL.shape:
                 is_padding_BL = torch.arange(batch.inputs_BL.shape[1]) >= lengths_B[:, None]
                 assert (batch.targets_BL[is_padding_BL] == IGNORED).all()
                 assert int(lengths_B.min()) >= 1
@@ -182,14 +220,12 @@ def test_what_stands_in_the_padding_is_never_scored(task):
 def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, split, options):
     metrics, specs = task.metrics(), task.spec.metrics_for(options)
     for batch in task.evaluation_batches(split, context=64, tokens_per_batch=1024):
-        targets_N, example_N = batch.targets_BL.flatten(), None
-        if batch.example_B is not None:
-            example_N = batch.example_B.repeat_interleave(batch.targets_BL.shape[1])
-        metrics.update(torch.zeros(len(targets_N), task.shape.vocabulary), targets_N, example_N)
+        targets_N, example_N = flat(batch)
+        metrics.update(torch.zeros(len(targets_N), outputs(task)), targets_N, example_N)
     for questions in task.questions(split, context=64, tokens_per_batch=1024):
         for example in questions.example_B:
             metrics.answer(example, [])
-    found, baseline = metrics.compute(), task.baseline(split)
+    found, baseline = {**metrics.compute(), **task.known_scores(split, context=64)}, task.baseline(split)
     assert set(found) == set(baseline) == set(specs) <= set(task.spec.metrics)
     assert all(math.isfinite(value) for value in [*found.values(), *baseline.values()])
     for name, spec in specs.items():
@@ -199,6 +235,8 @@ def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, sp
 
 
 def test_the_loss_is_the_mean_over_scored_positions(task):
+    if task.shape.labels is not None:
+        pytest.skip("a loss of its own, or of few labels")
     torch.manual_seed(0)
     logits = torch.randn(6, task.shape.vocabulary, requires_grad=True)
     targets = torch.tensor([1, IGNORED, 2, 3, IGNORED, 0])

@@ -11,6 +11,7 @@ from nas.specs.tasks.base import (
     TaskShape,
     TaskSpec,
 )
+from nas.specs.tasks.classification import TOO_LONG, Classification
 from nas.specs.tasks.data import DATA_PLACES
 from nas.specs.tasks.language_modeling import (
     LONGEST_SPAN,
@@ -36,6 +37,8 @@ __all__ = [
     "RULER_KINDS",
     "RULER_MARKS",
     "TEXT_OBJECTIVES",
+    "TOO_LONG",
+    "Classification",
     "Direction",
     "LanguageModeling",
     "MetricSpec",

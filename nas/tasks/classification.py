@@ -1,0 +1,210 @@
+"""Classification of texts: one label each, or any number of them.
+
+In: records with a text and a label or labels. Out: training batches of texts of like length,
+held-out batches, and metrics of whole texts.
+
+A text is read with `<document>` before it. Of one that is longer than the context, what `too_long` says
+is read; how much is cut off is a metric of its own. The labels are those of the training part.
+
+Legend: N texts of a part, B texts of a batch, W views of texts, C labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from nas.errors import DataError, did_you_mean
+from nas.records import Split
+from nas.specs import tasks as specs
+from nas.tasks.base import Batch, StepShape, Task, hashed
+from nas.tasks.class_metrics import ClassMetrics, class_scores
+from nas.tasks.corpus import PARTS, tokenizer_for
+from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset, say
+from nas.tasks.metrics import Metrics
+from nas.tasks.randomness import Purpose, generator
+from nas.tasks.schemes import entropy
+from nas.tasks.texts import Epochs, cut_share, drawn_views, grouped, held_out, read_views, views
+from nas.tasks.tokenizers import Tokenizer
+from nas.tasks.windows import Positions
+
+# A change of what is written is a change of this number.
+CACHE_VERSION: Final = 1
+# Texts are encoded in groups of so many.
+GROUP: Final = 256
+
+
+class Classification(Task):
+    """Classification by a head over the labels.
+
+    Attributes:
+        labels: their names, in the order of the head's outputs.
+    """
+
+    spec: ClassVar[specs.TaskSpec] = specs.Classification()
+    tokenizer: Tokenizer
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        for broken in self.spec.broken_rules(options):
+            raise DataError(broken.text)
+        options = self.spec.complete(options)
+        self._multi_label = bool(options.get("multi_label", False))
+        dataset = open_dataset(options, specs.Classification().fields(options))
+        self.tokenizer = tokenizer_for(options.get("tokenizer"), dataset, ())
+        key = json.dumps(["classification", CACHE_VERSION, dataset.digest, self.tokenizer.to_json()])
+        reader = cached(
+            hashlib.sha256(key.encode()).hexdigest(),
+            lambda writer: _write(writer, dataset, self.tokenizer, multi_label=self._multi_label),
+        )
+        say(reader.facts["notes"])
+        self.labels: tuple[str, ...] = tuple(reader.facts["labels"])
+        self._texts = {part: reader.ragged(part) for part in PARTS}
+        self._targets = {part: reader.array(f"{part}_targets") for part in PARTS}
+        self.shape = specs.TaskShape(
+            vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options), labels=len(self.labels)
+        )
+        facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
+        facts |= {"tokenizer": self.tokenizer.to_json(), "labels": self.labels, "cache": CACHE_VERSION}
+        self.data_version = hashed(facts, dataset.digest)
+        self._too_long, self._wanted = str(options["too_long"]), int(options["evaluation_examples"])
+        self._epochs = Epochs(self._texts["train"].lengths)
+
+    @classmethod
+    def source_stamp(cls, options: Mapping[str, Any]) -> tuple[object, ...]:
+        """Names, sizes and times of the files."""
+        return open_dataset(options, specs.Classification().fields(options)).stamp()
+
+    def longest_sequence(self, max_context: int) -> int:
+        """That of the longest text, or what the context holds of it."""
+        return min(max_context, self._epochs.longest)
+
+    def step_length(self, *, seed: int, step: int, max_context: int) -> int:
+        """The most that a step may have: that of the longest text, or the context."""
+        return self.longest_sequence(max_context)
+
+    def step_shape(self, *, seed: int, step: int, tokens: int, max_context: int) -> StepShape:
+        """The sizes of the step's class of texts (see `nas.tasks.texts`)."""
+        return self._epochs.shape(seed=seed, step=step, tokens=tokens, max_context=max_context)
+
+    def training_batch(self, *, seed: int, step: int, tokens: int, max_context: int) -> Batch:
+        """Texts of like length; every text once in an epoch."""
+        self.check(tokens=tokens, max_context=max_context)
+        taken = self._epochs.step(seed=seed, step=step, tokens=tokens, max_context=max_context)
+        random = generator(Purpose.TRAINING, seed=seed, step=step)
+        lengths_B = self._texts["train"].lengths[taken.text_B]
+        found = drawn_views(random, taken.text_B, lengths_B, max_context, self._too_long)
+        inputs = read_views(self._texts["train"], found, taken.length)
+        return Batch(inputs, torch.from_numpy(self._targets["train"][taken.text_B]))
+
+    def evaluation_batches(self, split: Split, *, context: int, tokens_per_batch: int) -> Iterator[Batch]:
+        """The held-out texts, every view of each."""
+        text_N = self._held_out(split)
+        found = views(text_N, self._texts[split].lengths[text_N], context, self._too_long)
+        for group, length in grouped(found, tokens_per_batch):
+            inputs = read_views(self._texts[split], group, length)
+            targets = torch.from_numpy(self._targets[split][group.text_W])
+            yield Batch(inputs, targets, torch.from_numpy(group.text_W))
+
+    def known_scores(self, split: Split, *, context: int) -> dict[str, float]:
+        """cut_share."""
+        length_N = self._texts[split].lengths[self._held_out(split)]
+        return {"cut_share": cut_share(length_N, context, self._too_long)}
+
+    def metrics(self) -> Metrics:
+        """Accuracy, macro F1, calibration error and loss."""
+        return ClassMetrics(len(self.labels), multi_label=self._multi_label)
+
+    def baseline(self, split: Split) -> dict[str, float]:
+        """What knowing how frequent the labels of the part are would score, without a look at a text.
+
+        Of one label: always the most frequent one; its loss is the entropy of the labels. Of several:
+        the most frequent set of labels (accuracy), all labels (macro F1), each one's frequency (loss).
+        Such a guesser is calibrated.
+        """
+        targets = torch.from_numpy(self._targets[split][self._held_out(split)])
+        labels = len(self.labels)
+        if self._multi_label:
+            sets = Counter(map(tuple, targets.tolist()))
+            share_C = targets.double().mean(0)
+            found = class_scores(torch.ones_like(targets, dtype=torch.float64), targets)
+            found["accuracy"] = max(sets.values()) / len(targets)
+            # Of either answer, so much: two entropies in one row of shares.
+            both = torch.stack([share_C, 1 - share_C])
+            found["classification_loss"] = float(-torch.special.xlogy(both, both).sum(0).mean())
+        else:
+            counts = np.bincount(targets.numpy(), minlength=labels)
+            guess = torch.zeros(len(targets), labels, dtype=torch.float64)
+            guess[:, int(counts.argmax())] = 1.0
+            found = class_scores(guess, targets)
+            found["classification_loss"] = entropy(counts) * float(np.log(2))
+        return {**found, "calibration_error": 0.0, "cut_share": 0.0}
+
+    def loss(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+        """Mean cross-entropy in nats; of several labels, the binary one of each."""
+        if self._multi_label:
+            return binary_cross_entropy_with_logits(logits_NV.float(), targets_N.float())
+        return super().loss(logits_NV, targets_N)
+
+    def _held_out(self, split: Split) -> Positions:
+        return held_out(len(self._texts[split]), self._wanted, split)
+
+
+def _write(writer: CacheWriter, dataset: Dataset, tokenizer: Tokenizer, *, multi_label: bool) -> None:
+    rows = {part: writer.ragged(part, tokenizer.id_type) for part in PARTS}
+    seen: dict[str, list[tuple[int, ...]]] = {part: [] for part in PARTS}
+    names: dict[str, int] = {}
+    first: dict[str, tuple[str, Any]] = {}
+    group: list[tuple[str, str]] = []
+    mark = np.array([tokenizer.document], dtype=tokenizer.id_type)
+
+    def flush() -> None:
+        for (part, _), ids in zip(group, tokenizer.encode_many([text for _, text in group]), strict=True):
+            rows[part].append(np.concatenate([mark, ids]))
+        group.clear()
+
+    trained: set[str] = set()
+    for part, record in dataset.records():
+        group.append((part, record["text"]))
+        labels = record["labels"] if multi_label else [record["label"]]
+        for label in labels:
+            first.setdefault(label, (part, record["_where"]))
+        trained.update(labels if part == "train" else ())
+        seen[part].append(tuple(names.setdefault(label, len(names)) for label in labels))
+        if len(group) == GROUP:
+            flush()
+    flush()
+    ordered = _checked_labels(dataset.name, trained, first, multi_label=multi_label)
+    place = {names[label]: number for number, label in enumerate(ordered)}
+    for part in PARTS:
+        if multi_label:
+            targets = np.zeros((len(seen[part]), len(ordered)), dtype=np.int64)
+            for row, found in enumerate(seen[part]):
+                targets[row, [place[name] for name in found]] = 1
+        else:
+            targets = np.array([place[found[0]] for found in seen[part]], dtype=np.int64)
+        writer.array(f"{part}_targets", targets)
+    writer.facts({"labels": ordered, "notes": dataset.notes()})
+
+
+def _checked_labels(
+    name: str, trained: set[str], first: Mapping[str, tuple[str, Any]], *, multi_label: bool
+) -> Sequence[str]:
+    """The labels in their order."""
+    ordered = sorted(trained)
+    for label, (part, (path, row)) in first.items():
+        if label not in trained:
+            raise DataError(
+                f"{path}, row {row}: the label '{label}' of the {part} part does not occur in the training part: "
+                f"{did_you_mean(label, ordered)}"
+            )
+    if len(ordered) < (1 if multi_label else 2):
+        raise DataError(f"classification needs two labels: all texts of {name} have {ordered or 'none'}")
+    return ordered
