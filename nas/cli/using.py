@@ -63,6 +63,10 @@ def predict(arguments: argparse.Namespace) -> int:
         name = arguments.text
         raise InputError(f"'{name}' is a file, and predict scores the text itself: nas predict DIR \"$(cat '{name}')\"")
     bundle = load_bundle(Path(arguments.folder))
+    if bundle.labels is not None:
+        for label, share in bundle.classify(arguments.text).items():
+            print(f"{label} {share:.4f}")
+        return 0
     print(f"bits_per_byte {bundle.bits_per_byte(arguments.text):.4f}", file=sys.stdout)
     return 0
 

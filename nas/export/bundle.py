@@ -4,7 +4,7 @@ In: an architecture, its weights, its tokenizer and what was measured. Out: a fo
 at all; and from the folder the same network, to the bit. No study and no store is needed to load it.
 
     model.safetensors    the weights in float32; a tied head is the embedding and is not repeated
-    architecture.json    the format's version and the network
+    architecture.json    the format's version, the network, and what its labels are
     tokenizer.json       only where the tokens stand for text
     metrics.json         what was measured, and on what
     README.md            the model card; may be edited, nothing is read from it
@@ -14,7 +14,7 @@ at all; and from the folder the same network, to the bit. No study and no store 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +43,7 @@ from nas.models.base import Model
 from nas.models.build import build
 from nas.models.decoder import Decoder
 from nas.space.architecture import Architecture
+from nas.tasks.base import Labels
 from nas.tasks.tokenizers import Tokenizer, tokenizer_from_json
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
@@ -57,12 +58,14 @@ class Bundle:
         architecture: of the model, bound to its task.
         tokenizer: text to tokens and back; None where the tokens stand for no text.
         metrics: what metrics.json says.
+        labels: what the outputs of a classification head stand for; None for every other head.
     """
 
     model: nn.Module
     architecture: Architecture
     tokenizer: Tokenizer | None
     metrics: Mapping[str, Any]
+    labels: Labels | None = None
 
     def generate_text(
         self,
@@ -116,6 +119,20 @@ class Bundle:
         model, tokenizer = self._language_model()
         return language.bits_per_byte(model, tokenizer, text)
 
+    def classify(self, text: str) -> dict[str, float]:
+        """The probability of each label, the likeliest first; of a text that may bear several, of each by itself.
+
+        Raises:
+            InputError: the bundle is no classifier of texts, or the text is empty or no valid Unicode.
+        """
+        if self.labels is None or self.tokenizer is None:
+            raise InputError(
+                f"this bundle classifies no texts: its family is '{self.architecture.family}' and its head "
+                f"'{self.architecture.head}'"
+            )
+        assert isinstance(self.model, Model)
+        return language.classify(self.model, self.tokenizer, self.labels, text, self.architecture.max_context)
+
     def _generator(self) -> tuple[Model, Tokenizer]:
         model, tokenizer = self.model, self.tokenizer
         if tokenizer is None:
@@ -145,6 +162,7 @@ def write_bundle(
     tokenizer: Tokenizer | None,
     metrics: Mapping[str, Any],
     card: str,
+    labels: Labels | None = None,
 ) -> Path:
     """Writes a bundle, whole or not at all.
 
@@ -155,6 +173,7 @@ def write_bundle(
         tokenizer: None where the tokens stand for no text.
         metrics: plain values, every number of them finite.
         card: the model card, Markdown.
+        labels: what the outputs of a classification head stand for.
 
     Returns:
         The folder.
@@ -172,9 +191,12 @@ def write_bundle(
             f"the tokenizer must have the architecture's vocabulary: {tokenizer.vocabulary} is not "
             f"{architecture.vocabulary}"
         )
+    network: dict[str, Any] = {"format_version": FORMAT_VERSION, "architecture": architecture.to_mapping()}
+    if labels is not None:
+        network["labels"] = asdict(labels)
     contents = {
         WEIGHTS: _weights_file(weights),
-        ARCHITECTURE: pretty({"format_version": FORMAT_VERSION, "architecture": architecture.to_mapping()}),
+        ARCHITECTURE: pretty(network),
         METRICS: pretty(metrics),
         CARD: card.encode(),
     }
@@ -201,8 +223,10 @@ def load_bundle(folder: str | Path, *, dtype: str = "fp32", device: str | torch.
         raise InputError(f"unknown dtype '{dtype}': {did_you_mean(dtype, DTYPES)}")
     contents = read_verified(folder)
     try:
-        mapping = parsed(folder, ARCHITECTURE, contents[ARCHITECTURE])["architecture"]
-        architecture = Architecture.from_mapping(mapping)
+        network = parsed(folder, ARCHITECTURE, contents[ARCHITECTURE])
+        architecture = Architecture.from_mapping(network["architecture"])
+        words = network.get("labels")
+        labels = Labels(tuple(words["names"]), words["several"], words["too_long"]) if words else None
         model = _fill(architecture, safetensors.torch.load(contents[WEIGHTS]))
         tokenizer = tokenizer_from_json(contents[TOKENIZER].decode()) if TOKENIZER in contents else None
     except (InputError, SafetensorError, KeyError) as error:
@@ -212,6 +236,7 @@ def load_bundle(folder: str | Path, *, dtype: str = "fp32", device: str | torch.
         architecture=architecture,
         tokenizer=tokenizer,
         metrics=parsed(folder, METRICS, contents[METRICS]),
+        labels=labels,
     )
 
 

@@ -61,6 +61,7 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
         architecture=trial.candidate.architecture,
         weights=state.average,
         tokenizer=task.tokenizer,
+        labels=task.labels,
         metrics=_metrics(plan, trial, measurements, baseline),
         card=card,
     )

@@ -26,7 +26,7 @@ from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import IGNORED, Metrics, summed_nats
 from nas.tasks.tokenizers import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Inputs", "Questions", "StepShape", "Task", "hashed"]
+__all__ = ["IGNORED", "Batch", "Inputs", "Labels", "Questions", "StepShape", "Task", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,21 @@ class Batch:
         """The same batch on another device."""
         example_B = None if self.example_B is None else self.example_B.to(device, **options)
         return Batch(self.inputs.to(device, **options), self.targets_BL.to(device, **options), example_B)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the outputs of a classification head stand for, and how it reads a text.
+
+    Attributes:
+        names: one for each output.
+        several: whether any number of them may hold at once.
+        too_long: how a text that is longer than the context is read (`nas.specs.tasks.TOO_LONG`).
+    """
+
+    names: tuple[str, ...]
+    several: bool = False
+    too_long: str = "truncate"
 
 
 @dataclass(frozen=True)
@@ -117,12 +132,14 @@ class Task(ABC):
         shape: what the task fixes of a model.
         data_version: hash of the data that was read and of the options that shape it.
         tokenizer: text to tokens and back; None where the tokens stand for no text.
+        labels: what the outputs of a classification head stand for; None for every other head.
         scores_sequences: whether the loss and the metrics take the logits of whole sequences, (B, L, C),
             instead of those at the scored positions alone, (N, C).
     """
 
     spec: ClassVar[TaskSpec]
     scores_sequences: ClassVar[bool] = False
+    labels: Labels | None = None
     shape: TaskShape
     data_version: str
     tokenizer: Tokenizer | None

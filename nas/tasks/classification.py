@@ -25,7 +25,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from nas.errors import DataError, did_you_mean
 from nas.records import Split
 from nas.specs import tasks as specs
-from nas.tasks.base import Batch, StepShape, Task, hashed
+from nas.tasks.base import Batch, Labels, StepShape, Task, hashed
 from nas.tasks.class_metrics import ClassMetrics, class_scores
 from nas.tasks.corpus import PARTS, tokenizer_for
 from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset, say
@@ -43,14 +43,11 @@ GROUP: Final = 256
 
 
 class Classification(Task):
-    """Classification by a head over the labels.
-
-    Attributes:
-        labels: their names, in the order of the head's outputs.
-    """
+    """Classification by a head over the labels."""
 
     spec: ClassVar[specs.TaskSpec] = specs.Classification()
     tokenizer: Tokenizer
+    labels: Labels
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         for broken in self.spec.broken_rules(options):
@@ -65,16 +62,16 @@ class Classification(Task):
             lambda writer: _write(writer, dataset, self.tokenizer, multi_label=self._multi_label),
         )
         say(reader.facts["notes"])
-        self.labels: tuple[str, ...] = tuple(reader.facts["labels"])
+        self._too_long, self._wanted = str(options["too_long"]), int(options["evaluation_examples"])
+        self.labels = Labels(tuple(reader.facts["labels"]), self._multi_label, self._too_long)
         self._texts = {part: reader.ragged(part) for part in PARTS}
         self._targets = {part: reader.array(f"{part}_targets") for part in PARTS}
         self.shape = specs.TaskShape(
-            vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options), labels=len(self.labels)
+            vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options), labels=len(self.labels.names)
         )
         facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
-        facts |= {"tokenizer": self.tokenizer.to_json(), "labels": self.labels, "cache": CACHE_VERSION}
+        facts |= {"tokenizer": self.tokenizer.to_json(), "labels": self.labels.names, "cache": CACHE_VERSION}
         self.data_version = hashed(facts, dataset.digest)
-        self._too_long, self._wanted = str(options["too_long"]), int(options["evaluation_examples"])
         self._epochs = Epochs(self._texts["train"].lengths)
 
     @classmethod
@@ -120,7 +117,7 @@ class Classification(Task):
 
     def metrics(self) -> Metrics:
         """Accuracy, macro F1, calibration error and loss."""
-        return ClassMetrics(len(self.labels), multi_label=self._multi_label)
+        return ClassMetrics(len(self.labels.names), multi_label=self._multi_label)
 
     def baseline(self, split: Split) -> dict[str, float]:
         """What knowing how frequent the labels of the part are would score, without a look at a text.
@@ -130,7 +127,7 @@ class Classification(Task):
         Such a guesser is calibrated.
         """
         targets = torch.from_numpy(self._targets[split][self._held_out(split)])
-        labels = len(self.labels)
+        labels = len(self.labels.names)
         if self._multi_label:
             sets = Counter(map(tuple, targets.tolist()))
             share_C = targets.double().mean(0)
