@@ -28,7 +28,8 @@ from nas.space.space import Space
 from nas.space.values import check_value
 from nas.space.yaml_lines import Lines, load_yaml, parse_value
 from nas.specs import task_spec
-from nas.specs.tasks import MetricSpec, TaskSpec
+from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
+from nas.specs.tasks.data import HUB_PREFIX
 from nas.units import parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
@@ -336,7 +337,7 @@ def _task(file: StudyFile, family: str, lines: Lines, folder: Path) -> tuple[Tas
             check_value(key, value, spec.keys[key], where)
         except InputError as error:
             raise StudyError(str(error)) from None
-        options[key] = _absolute(value, folder) if key == "corpus" else value
+        options[key] = _placed(key, value, folder)
     for key, known in spec.keys.items():
         if key not in options and known.default is None and not known.derived:
             raise StudyError(f"{place}: task '{name}' needs '{key}' ({known.doc})")
@@ -347,12 +348,25 @@ def _task(file: StudyFile, family: str, lines: Lines, folder: Path) -> tuple[Tas
     return spec, TaskReference(name=name, options=tuple(sorted(options.items())))
 
 
-def _absolute(corpus: str, folder: Path) -> str:
-    """A path relative to the study file, then to the working directory; names of corpora stay."""
+def _placed(key: str, value: Any, folder: Path) -> Any:
+    """A task's option with the paths in it made absolute."""
+    if key in DATA_PLACES:
+        return [_absolute(one, folder) for one in value] if isinstance(value, list) else _absolute(value, folder)
+    if key == "tokenizer" and isinstance(value, dict) and "path" in value:
+        return {**value, "path": _absolute(value["path"], folder)}
+    return value
+
+
+def _absolute(name: Any, folder: Path) -> Any:
+    """A path or glob relative to the study file, then to the working directory; names of data stay."""
+    if not isinstance(name, str) or not name or name.startswith(HUB_PREFIX):
+        return name
     for base in (folder, Path.cwd()):
-        if corpus and (base / corpus).exists():
-            return str((base / corpus).resolve())
-    return corpus
+        if (base / name).exists():
+            return str((base / name).resolve())
+        if any(mark in name for mark in "*?[") and not Path(name).is_absolute() and any(base.glob(name)):
+            return str(base.resolve() / name)
+    return name
 
 
 def _objectives(
