@@ -122,7 +122,16 @@ def pieces_of(source: Source, text: mmap.mmap | bytes, first: int, last: int) ->
     while first < last:
         cut = last if last - first <= PIECE else _cut(text, first, first + PIECE)
         yield _checked(source, bytes(text[first:cut]), first)
+        _forget(text, cut)
         first = cut
+
+
+def _forget(text: mmap.mmap | bytes, until: int) -> None:
+    """Gives what was read back to the system: of a mapped file, all would stay resident where there is room."""
+    if isinstance(text, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        pages = until // mmap.PAGESIZE * mmap.PAGESIZE
+        if pages:
+            text.madvise(mmap.MADV_DONTNEED, 0, pages)
 
 
 def _cut(text: mmap.mmap | bytes, first: int, most: int) -> int:
