@@ -189,7 +189,7 @@ def lost(plan: Plan, results: Results) -> str:
 
 WHY = (
     "A ratio of 0.95 to 1.00 is within what a repetition changes. Full attention and LSTMs spend their time in the\n"
-    "same kernel of torch as their peers (SDPA, nn.LSTM), and a decoded token of a window or of gated linear attention\n"
+    "same kernel of torch as their peers (SDPA, nn.LSTM); a decoded token of a window or of gated linear attention\n"
     "costs the same few operations in both; less than 0.95 would be a loss."
 )
 
