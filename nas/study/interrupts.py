@@ -1,8 +1,9 @@
 """Ctrl-C is never lost.
 
-In: SIGINT. Out: KeyboardInterrupt now, and a note that it came. Python drops a KeyboardInterrupt
-that is raised inside a finaliser or a callback from C, and a library may take it for a failure of
-what it was doing; the note lets the study loop stop all the same.
+In: SIGINT. Out: KeyboardInterrupt now, or as soon as what must not be cut in two is done, and a note
+that it came. Python drops a KeyboardInterrupt that is raised inside a finaliser or a callback from C,
+and a library may take it for a failure of what it was doing (SQLAlchemy logs a traceback for one that
+comes while it hands back a connection); the note lets the study loop stop all the same.
 """
 
 from __future__ import annotations
@@ -19,15 +20,40 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._came = False
+        self._is_held = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The signal handler.
 
         Raises:
-            KeyboardInterrupt: always.
+            KeyboardInterrupt: unless interrupts are held; at the second one in any case.
         """
-        self._came = True
-        raise KeyboardInterrupt
+        is_second, self._came = self._came, True
+        if is_second or not self._is_held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within it an interrupt waits for the next `check`, or for a block of `let_through`."""
+        before, self._is_held = self._is_held, True
+        try:
+            yield
+        finally:
+            self._is_held = before
+
+    @contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Within `held`, a block that may be left at any moment.
+
+        Raises:
+            KeyboardInterrupt: the user asked to stop, before it or within it.
+        """
+        before, self._is_held = self._is_held, False
+        try:
+            self.check()
+            yield
+        finally:
+            self._is_held = before
 
     def check(self) -> None:
         """Stops what the user wanted stopped.

@@ -106,7 +106,8 @@ class Loop:
                     break
             if not self._active:
                 return
-            done, _ = wait(self._active, timeout=1.0, return_when=FIRST_COMPLETED)
+            with self.interrupts.let_through():
+                done, _ = wait(self._active, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 self._handle(future)
             self.say("")
@@ -234,7 +235,10 @@ class Loop:
         self._trials[trial.number] = trial
         job = self._next_job(trial)
         self.say(f"trial {trial.number} {event}: {describe(trial.candidate)}")
-        self._active[self.executor.submit(job)] = (trial, job)
+        with self.interrupts.let_through():
+            # In this process, the job is done here.
+            future = self.executor.submit(job)
+        self._active[future] = (trial, job)
 
     def _next_job(self, trial: StoredTrial) -> Job:
         schedule = self.plan.schedule(trial.candidate.architecture)

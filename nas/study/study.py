@@ -177,7 +177,7 @@ class Study:
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, objectives)
-            with noted() as interrupts, self.store.driving(stored):
+            with noted() as interrupts, interrupts.held(), self.store.driving(stored):
                 mirror = open_mirror(plan, self.store, stored)
                 try:
                     loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, deadline)

@@ -33,6 +33,27 @@ def test_an_interrupt_stops_at_once_and_is_noted() -> None:
             interrupts.check()
 
 
+def test_an_interrupt_waits_while_it_is_held_and_comes_through_where_it_may() -> None:
+    reached = []
+    with noted() as interrupts, interrupts.held():
+        signal.raise_signal(signal.SIGINT)
+        reached.append("what must not be cut in two")
+        with pytest.raises(KeyboardInterrupt), interrupts.let_through():
+            reached.append("never")
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+    assert reached == ["what must not be cut in two"]
+
+
+def test_an_interrupt_that_comes_where_it_may_stops_at_once() -> None:
+    with noted() as interrupts, interrupts.held():
+        with pytest.raises(KeyboardInterrupt), interrupts.let_through():
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            # Somebody who asks twice does not want to wait.
+            signal.raise_signal(signal.SIGINT)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_that_python_drops_in_a_finaliser_is_found_at_the_next_check() -> None:
     with noted() as interrupts:
