@@ -167,7 +167,10 @@ def test_a_constraint_of_the_study_is_checked_like_one_of_the_space(folder: Path
     [
         ("task: recal", "study.yaml:3: unknown task 'recal': did you mean 'recall'?"),
         ("task: {name: recal}", "study.yaml:3: unknown task 'recal'"),
-        ("task: {length: 64}", "study.yaml:3: task: 'name' is missing: valid: language_modeling, classification, recall"),
+        (
+            "task: {length: 64}",
+            "study.yaml:3: task: 'name' is missing: valid: classification, language_modeling, recall",
+        ),
         ("task: {name: recall, lenght: 64}", "study.yaml:3: task 'recall' takes no 'lenght': did you mean 'length'?"),
         ("task: {name: recall, length: many}", "study.yaml:3: length must be an integer, not 'many'"),
         ("task: {name: recall, length: 2}", "study.yaml:3: length must be at least 4, not 2"),
