@@ -50,6 +50,8 @@ FAMILIES: Final[Mapping[str, str]] = {
 TASKS: Final[Mapping[str, str]] = {
     "language_modeling": "nas.specs.tasks:LanguageModeling",
     "classification": "nas.specs.tasks:Classification",
+    "question_answering": "nas.specs.tasks:QuestionAnswering",
+    "translation": "nas.specs.tasks:Translation",
     "recall": "nas.specs.tasks:Recall",
     "ruler": "nas.specs.tasks:Ruler",
 }

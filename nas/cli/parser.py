@@ -118,9 +118,10 @@ def _using(commands: Any) -> None:
     generate.add_argument("--top-p", type=float, metavar="P")
     generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end at this text")
     generate.add_argument("--seed", type=int, metavar="S")
-    predict = _command(commands, "predict", using.predict, "score a text with an exported checkpoint")
+    predict = _command(commands, "predict", using.predict, "score, classify or translate a text, or answer about it")
     predict.add_argument("folder", metavar="DIR")
     predict.add_argument("text", metavar="TEXT")
+    predict.add_argument("--question", default="", metavar="TEXT", help="about the text, where that was trained")
 
 
 def _command(commands: Any, name: str, call: Any, about: str) -> argparse.ArgumentParser:

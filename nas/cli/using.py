@@ -67,6 +67,11 @@ def predict(arguments: argparse.Namespace) -> int:
         for label, share in bundle.classify(arguments.text).items():
             print(f"{label} {share:.4f}")
         return 0
+    if bundle.writes_targets:
+        print(bundle.write(arguments.text, arguments.question))
+        return 0
+    if arguments.question:
+        raise InputError("this checkpoint was not trained on questions: leave --question out")
     print(f"bits_per_byte {bundle.bits_per_byte(arguments.text):.4f}", file=sys.stdout)
     return 0
 

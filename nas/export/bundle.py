@@ -38,6 +38,7 @@ from nas.export.folder import (
     read_verified,
     write_whole,
 )
+from nas.export.prompts import writes_targets
 from nas.files import refuse_taken
 from nas.models.base import Model
 from nas.models.build import build
@@ -118,6 +119,38 @@ class Bundle:
         """
         model, tokenizer = self._language_model()
         return language.bits_per_byte(model, tokenizer, text)
+
+    @property
+    def writes_targets(self) -> bool:
+        """Whether it was trained to write the target of a source: a translation, an answer."""
+        return self.tokenizer is not None and writes_targets(self.tokenizer)
+
+    def write(self, source: str, question: str = "") -> str:
+        """The likeliest target of a source, token by token: its translation, or the answer to a question about it.
+
+        Args:
+            source: is read as in training; it ends where max_context is full.
+            question: about the source, where it was trained on questions.
+
+        Raises:
+            InputError: the bundle was trained on no targets, or source and question are too long.
+        """
+        model, tokenizer = self._generator()
+        if not self.writes_targets:
+            raise InputError("this bundle continues texts, generate_text does that: it was trained on no targets")
+        pieces = language.continue_text(
+            model,
+            tokenizer,
+            source,
+            max_new_tokens=self.architecture.max_context,
+            temperature=0,
+            top_k=None,
+            top_p=None,
+            seed=None,
+            stop=(),
+            question=question,
+        )
+        return "".join(pieces)
 
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each label, the likeliest first; of a text that may bear several, of each by itself.

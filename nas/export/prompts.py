@@ -6,6 +6,7 @@ text is read as in training, as a document of its own behind the special token `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,18 +32,34 @@ class Prompt:
     stop_tokens: frozenset[int] = frozenset()
 
 
-def prompt_of(model: Model, tokenizer: Tokenizer, text: str) -> Prompt:
-    """The prompt of a text that is to be continued.
+def writes_targets(tokenizer: Tokenizer) -> bool:
+    """Whether a model with this tokenizer was trained to write the target of a source."""
+    return "<separator>" in tokenizer.specials
+
+
+def prompt_of(model: Model, tokenizer: Tokenizer, text: str, question: str = "") -> Prompt:
+    """The prompt of a text that is to be continued, or of a source whose target is to be written.
 
     A decoder reads the text. A prefix language model that was trained to fill blanks reads it with a
     blank at its end, and fills that (Du et al. 2022); one that was not takes it as its prefix. An
-    encoder–decoder reads it with a missing span at its end, and writes that (Raffel et al. 2020).
+    encoder–decoder reads it with a missing span at its end, and writes that (Raffel et al. 2020). One that
+    was trained on sources and targets reads the source as in training, and writes up to `<end>`.
+
+    Args:
+        model: that goes on.
+        tokenizer: of the model.
+        text: to be continued, or the source.
+        question: about the source, if it was trained on such.
 
     Raises:
-        InputError: the text is too long for the model.
+        InputError: the text is too long for the model, or a question is asked of one that knows none.
     """
     tokens = [tokenizer.document, *tokenizer.encode(text)]
     marks = {name: tokenizer.special(name) for name in tokenizer.specials}
+    if writes_targets(tokenizer):
+        return _source(model, marks, [*tokenizer.encode(question), marks["<separator>"]] if question else [], tokens)
+    if question:
+        raise InputError("this model continues texts: it was not trained on questions")
     if isinstance(model, EncoderDecoder):
         start, missing = marks["<start>"], marks["<sentinel_0>"]
         _check(model, tokens, marks=1)
@@ -62,6 +79,25 @@ def prompt_of(model: Model, tokenizer: Tokenizer, text: str) -> Prompt:
         return Prompt(inputs, frozenset({end}))
     _check(model, tokens, marks=1)
     return Prompt(Inputs(torch.tensor([tokens], device=model.device)))
+
+
+def _source(model: Model, marks: Mapping[str, int], question: list[int], tokens: list[int]) -> Prompt:
+    read = [tokens[0], *question, *tokens[1:]]
+    _check(model, read, marks=1 if isinstance(model, EncoderDecoder) else 2)
+    start, stop = marks["<start>"], frozenset({marks["<end>"]})
+    if isinstance(model, EncoderDecoder):
+        source_BS = torch.tensor([read], device=model.device)
+        return Prompt(Inputs(torch.tensor([[start]], device=model.device), source_BS=source_BS), stop)
+    tokens_BL = torch.tensor([[*read, start]], device=model.device)
+    if not isinstance(model, PrefixLM):
+        return Prompt(Inputs(tokens_BL), stop)
+    places = [[place, 0] for place in range(len(read))] + [[len(read) - 1, 1]]
+    inputs = Inputs(
+        tokens_BL,
+        prefix_B=torch.tensor([len(read)], device=model.device),
+        positions_BL2=torch.tensor([places], device=model.device),
+    )
+    return Prompt(inputs, stop)
 
 
 def _check(model: Model, tokens: list[int], *, marks: int) -> None:

@@ -42,12 +42,13 @@ def continue_text(
     top_p: float | None,
     seed: int | None,
     stop: Sequence[str],
+    question: str = "",
 ) -> Iterator[str]:
     """See `nas.export.bundle.Bundle.generate_text`."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stops:
         raise InputError("a stop string must not be empty: leave it out to generate without one")
-    read = prompt_of(model, tokenizer, prompt)
+    read = prompt_of(model, tokenizer, prompt, question)
     generated = generate(
         model,
         read.inputs,

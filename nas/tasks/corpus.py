@@ -29,7 +29,7 @@ from nas.tasks.stream import Stream
 from nas.tasks.tokenizers import Tokenizer, make_tokenizer, tokenizer_from_json
 
 PARTS: Final = ("train", "validation", "test")
-FIELDS: Final = (Field("text", "text"),)
+FIELDS: Final = (Field("text", "text", group=True),)
 SMALLEST_CORPUS = 2_048
 SMALLEST_PART = 128
 # A change of what is written is a change of this number.

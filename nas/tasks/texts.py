@@ -15,7 +15,7 @@ Legend: N texts of a part, B texts of a batch, L positions, C classes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -42,10 +42,12 @@ class Step:
     Attributes:
         text_B: which texts.
         length: to which they are filled up.
+        source_length: to which their sources are, where they have some apart.
     """
 
     text_B: Positions
     length: int
+    source_length: int = 0
 
 
 class Epochs:
@@ -53,10 +55,13 @@ class Epochs:
 
     Args:
         length_N: tokens of each text.
+        sizes: to which length, and which length of a source, texts are filled up in a context; by default
+            the longest one's, and no source.
     """
 
-    def __init__(self, length_N: Positions) -> None:
+    def __init__(self, length_N: Positions, sizes: Callable[[Positions, int], tuple[int, int]] | None = None) -> None:
         self._length_N = length_N
+        self._size_of = sizes or (lambda text_N, context: (min(int(length_N[text_N].max()), context), 0))
         self._order_N = np.argsort(length_N, kind="stable")
         self._sizes = lru_cache(maxsize=64)(self._made_sizes)
         self._permuted = lru_cache(maxsize=CLASSES + 1)(self._made_permutation)
@@ -68,45 +73,36 @@ class Epochs:
 
     def shape(self, *, seed: int, step: int, tokens: int, max_context: int) -> StepShape:
         """The sizes of a step's batch."""
-        *_, length = self._place(seed, step, tokens, max_context)
-        return StepShape(tokens // length, length)
-
-    def length(self, *, seed: int, step: int, max_context: int) -> int:
-        """The length of a step where the tokens of a step are not known: the most that any has."""
-        return min(self.longest, max_context)
+        *_, (length, source) = self._place(seed, step, tokens, max_context)
+        return StepShape(tokens // (length + source), length, source)
 
     def step(self, *, seed: int, step: int, tokens: int, max_context: int) -> Step:
         """What a step takes: a pure function of its arguments."""
-        class_, epoch, batch, length = self._place(seed, step, tokens, max_context)
+        class_, epoch, batch, (length, source) = self._place(seed, step, tokens, max_context)
         bounds = self._bounds
-        rows, first, last = tokens // length, int(bounds[class_]), int(bounds[class_ + 1])
+        rows, first, last = tokens // (length + source), int(bounds[class_]), int(bounds[class_ + 1])
         order = self._permuted(seed, epoch, 1 + class_, last - first)
         place_B = (batch * rows + np.arange(rows)) % (last - first)
-        return Step(self._order_N[first + order[place_B]], length)
+        return Step(self._order_N[first + order[place_B]], length, source)
 
     @property
     def _bounds(self) -> Positions:
         count = min(CLASSES, len(self._order_N))
         return np.arange(count + 1) * len(self._order_N) // count
 
-    def _place(self, seed: int, step: int, tokens: int, max_context: int) -> tuple[int, int, int, int]:
-        """Class, epoch, batch of the class, and length."""
+    def _place(self, seed: int, step: int, tokens: int, max_context: int) -> tuple[int, int, int, tuple[int, int]]:
+        """Class, epoch, batch of the class, and the lengths of texts and sources."""
         lengths, before_C = self._sizes(tokens, max_context)
         epoch, place = divmod(step, int(before_C[-1]))
         drawn = int(self._permuted(seed, epoch, 0, int(before_C[-1]))[place])
         class_ = int(np.searchsorted(before_C, drawn, side="right")) - 1
         return class_, epoch, drawn - int(before_C[class_]), lengths[class_]
 
-    def _made_sizes(self, tokens: int, max_context: int) -> tuple[tuple[int, ...], Positions]:
-        """The length of each class, and the steps of an epoch before it."""
-        bounds = self._bounds
-        lengths = tuple(
-            min(int(self._length_N[self._order_N[last - 1]]), max_context) for _, last in itertools.pairwise(bounds)
-        )
-        steps = [
-            -(-int(last - first) // (tokens // length))
-            for (first, last), length in zip(itertools.pairwise(bounds), lengths, strict=True)
-        ]
+    def _made_sizes(self, tokens: int, max_context: int) -> tuple[tuple[tuple[int, int], ...], Positions]:
+        """The lengths of each class, and the steps of an epoch before it."""
+        classes = [self._order_N[first:last] for first, last in itertools.pairwise(self._bounds)]
+        lengths = tuple(self._size_of(text_N, max_context) for text_N in classes)
+        steps = [-(-len(text_N) // (tokens // sum(size))) for text_N, size in zip(classes, lengths, strict=True)]
         return lengths, np.concatenate([[0], np.cumsum(steps)])
 
     def _made_permutation(self, seed: int, epoch: int, place: int, size: int) -> Positions:

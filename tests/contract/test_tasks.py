@@ -24,6 +24,11 @@ CASES = {
     "classification": ("classification", {"evaluation_examples": 40}),
     "classification_ends": ("classification", {"evaluation_examples": 40, "too_long": "head_tail"}),
     "multi_label": ("classification", {"evaluation_examples": 40, "multi_label": True}),
+    "translation": ("translation", {"evaluation_examples": 10}),
+    "translation_prefix": ("translation", {"evaluation_examples": 10, "form": "prefix"}),
+    "translation_seq2seq": ("translation", {"evaluation_examples": 10, "form": "seq2seq"}),
+    "answers": ("question_answering", {"evaluation_examples": 10}),
+    "answers_seq2seq": ("question_answering", {"evaluation_examples": 10, "form": "seq2seq"}),
     "recall": ("recall", {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20}),
     "recall_settings": (
         "recall",
@@ -66,6 +71,11 @@ def table(tmp_path_factory):
             "text": "".join(chosen.choices("etaoin" if label == "a" else "shrdlu", k=chosen.randint(3, 120))),
             "label": label,
             "labels": [label, *chosen.sample("xyz", k=chosen.randint(0, 2))],
+            "source": (source := "".join(chosen.choices("abcdefghij", k=chosen.randint(6, 9)))),
+            "target": source.upper(),
+            "question": chosen.choice("?!"),
+            "context": "so " + source,
+            "answers": [source[:4]] if chosen.random() < 0.8 else [],
         }
         for label in labels
     ]
@@ -251,9 +261,10 @@ def test_the_loss_is_the_mean_over_scored_positions(task):
 
 def test_a_step_too_small_for_one_sequence_is_refused(task):
     longest = task.longest_sequence(64)
-    message = f"20 tokens are less than {longest}; nearest: {longest} tokens per step"
+    few = min(20, longest - 1)
+    message = f"{few} tokens are less than {longest}; nearest: {longest} tokens per step"
     with pytest.raises(DataError, match=message):
-        task.training_batch(seed=0, step=0, tokens=20, max_context=64)
+        task.training_batch(seed=0, step=0, tokens=few, max_context=64)
     task.check(tokens=longest, max_context=64)
     with pytest.raises(DataError, match="max_context must be at least 1 token, not 0"):
         task.check(tokens=20, max_context=0)

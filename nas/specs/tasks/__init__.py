@@ -21,6 +21,7 @@ from nas.specs.tasks.language_modeling import (
     TextObjective,
     shortest_context,
 )
+from nas.specs.tasks.pairs import PAIR_FORMS, QuestionAnswering, TextToText, Translation
 from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
 from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
 
@@ -33,6 +34,7 @@ __all__ = [
     "FREQUENT_WORDS",
     "LONGEST_SPAN",
     "NATURAL_OBJECTIVES",
+    "PAIR_FORMS",
     "RECALL_VARIANTS",
     "RULER_KINDS",
     "RULER_MARKS",
@@ -42,12 +44,15 @@ __all__ = [
     "Direction",
     "LanguageModeling",
     "MetricSpec",
+    "QuestionAnswering",
     "Recall",
     "RecallSetting",
     "Ruler",
     "TaskShape",
     "TaskSpec",
     "TextObjective",
+    "TextToText",
+    "Translation",
     "recall_settings",
     "ruler_kinds",
     "shortest_context",

@@ -86,8 +86,8 @@ class Classification(TaskSpec):
     def fields(self, options: Options) -> tuple[Field, ...]:
         """What is read of each record."""
         if options.get("multi_label", False):
-            return (Field("text", "text"), Field("labels", "labels"))
-        return (Field("text", "text"), Field("label", "label"))
+            return (Field("text", "text", group=True), Field("labels", "labels"))
+        return (Field("text", "text", group=True), Field("label", "label"))
 
     def broken_between(self, options: Options) -> Iterator[BrokenRule]:
         yield from broken_data(options, self.fields(options))

@@ -75,11 +75,13 @@ class Field:
         kind: "text"; "label", a name or a whole number; "labels" and "answers", lists of names and of
             texts; "integer".
         optional: whether records may lack it.
+        group: whether records that are equal in it stay in one part, where a study names no split.
     """
 
     name: str
     kind: FieldKind
     optional: bool = False
+    group: bool = False
 
 
 def broken_data(options: Mapping[str, Any], fields: Sequence[Field]) -> Iterator[BrokenRule]:

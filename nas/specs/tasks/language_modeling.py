@@ -96,7 +96,7 @@ def shortest_context(options: Options) -> int:
 TEXT_KEYS = ("corpus", "columns", "split", "tokenizer", "cross_documents", "evaluation_bytes")
 """The keys of every objective."""
 
-FIELDS = (Field("text", "text"),)
+FIELDS = (Field("text", "text", group=True),)
 
 _PLAIN_METRICS: Mapping[str, MetricSpec] = {
     "bits_per_byte": MetricSpec(

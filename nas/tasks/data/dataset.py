@@ -55,7 +55,9 @@ class Dataset:
         self._split = options.get("split")
         self._hub = hub.HubData(data) if isinstance(data, str) and data.startswith(hub.PREFIX) else None
         self._sources = self._hub.sources if self._hub else find_sources(data)
-        self._splitter = Splitter(self._split, self._sources, speeches=data == "sotu" and self._split is None)
+        groups = [self._columns.get(field.name, field.name) for field in self._fields if field.group]
+        speeches = data == "sotu" and self._split is None
+        self._splitter = Splitter(self._split, self._sources, groups, speeches=speeches)
         self.name = str(data)
         self._notes: list[str] = []
 
@@ -64,7 +66,12 @@ class Dataset:
         """SHA-256 of the contents of all files, their parts, the columns and the split."""
         digest = hashlib.sha256()
         split = self._splitter
-        facts = [DIGEST_VERSION, self._columns, self._split, [(field.name, field.kind) for field in self._fields]]
+        facts = [
+            DIGEST_VERSION,
+            self._columns,
+            self._split,
+            [(field.name, field.kind, field.group) for field in self._fields],
+        ]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         named = {"file", "folder"} & {*self._columns.values(), *map(str, (self._split or {}).values())}
         for source in self._sources:

@@ -8,7 +8,7 @@ there, and no group is cut: all records of one key land in one part.
 
 Where a study says nothing: files whose path holds a part's name (train.csv, dev/a.txt) belong to it;
 one text alone is cut by position; several texts go by the hash of their names; records of tables by the
-hash of all that is in them, so equal ones stay together.
+hash of what the task says keeps them together: the text, the source, the context of a question.
 """
 
 from __future__ import annotations
@@ -41,12 +41,21 @@ _NAMES: Final[Mapping[str, Part]] = {
 class Splitter:
     """A rule.
 
+    Args:
+        split: what the study says, or None.
+        sources: the files.
+        groups: columns; where the study says nothing, records that are equal in all of them stay together.
+        speeches: whether they are the State of the Union speeches.
+
     Attributes:
         by: "hash", "column", "file" or "position"; "year" for the speeches.
         by_file: whether the name of a file alone decides.
     """
 
-    def __init__(self, split: Mapping[str, Any] | None, sources: Sequence[Source], *, speeches: bool) -> None:
+    def __init__(
+        self, split: Mapping[str, Any] | None, sources: Sequence[Source], groups: Sequence[str], *, speeches: bool
+    ) -> None:
+        self._groups = groups
         self._split = dict(split) if split is not None else _default(sources, speeches)
         self.by = str(self._split["by"])
         self._named = {part: _as_list(self._split[part]) for part in PART_NAMES if part in self._split}
@@ -109,7 +118,8 @@ class Splitter:
             # Texts by their names (every tenth hash), rows by all that is in them.
             if not source.is_table:
                 return part_of_name(source.name)
-            key = _content({name: value for name, value in columns.items() if name not in ("file", "folder")})
+            kept = [name for name in self._groups if name in columns] or [*columns.keys() - {"file", "folder"}]
+            key = _content({name: columns[name] for name in kept})
         else:
             for name in self._keys:
                 if name not in columns:
