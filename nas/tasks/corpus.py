@@ -133,16 +133,18 @@ def tokenizer_for(wanted: Any, dataset: Dataset, specials: tuple[str, ...]) -> T
 
 def _sample(dataset: Dataset) -> Iterator[str]:
     """Texts of the training part: all of them, or of each so many characters as TOKENIZER_SAMPLE allows."""
-    size = dataset.size
-    share = min(1.0, TOKENIZER_SAMPLE / max(size, 1))
+    names = [field.name for field in dataset.fields if field.kind == "text"]
+    share = min(1.0, TOKENIZER_SAMPLE / max(dataset.size, 1))
     given = seen = 0
     for part, record in dataset.records():
         if part != "train":
             continue
-        seen += len(record["text"])
+        texts = [record[name] for name in names if record[name]]
+        size = sum(map(len, texts))
+        seen += size
         if given <= share * seen:
-            given += len(record["text"])
-            yield record["text"]
+            given += size
+            yield from texts
 
 
 def _write(writer: CacheWriter, dataset: Dataset, tokenizer: Tokenizer) -> None:

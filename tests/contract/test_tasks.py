@@ -15,18 +15,22 @@ from nas.specs import family_spec, task_spec
 from nas.tasks import IGNORED, Batch, Task, load_task
 from nas.tasks.load import _load
 
+BPE = {"kind": "bpe", "vocabulary": 300}
 CASES = {
     "causal": ("language_modeling", {"evaluation_bytes": 512}),
+    "causal_bpe": ("language_modeling", {"evaluation_bytes": 512, "tokenizer": BPE}),
     "masked": ("language_modeling", {"evaluation_bytes": 512, "objective": "masked"}),
     "infilling": ("language_modeling", {"evaluation_bytes": 512, "objective": "infilling"}),
     "prefix": ("language_modeling", {"evaluation_bytes": 512, "objective": "prefix"}),
     "span_corruption": ("language_modeling", {"evaluation_bytes": 512, "objective": "span_corruption"}),
     "classification": ("classification", {"evaluation_examples": 40}),
     "classification_ends": ("classification", {"evaluation_examples": 40, "too_long": "head_tail"}),
+    "classification_bpe": ("classification", {"evaluation_examples": 40, "tokenizer": BPE}),
     "multi_label": ("classification", {"evaluation_examples": 40, "multi_label": True}),
     "translation": ("translation", {"evaluation_examples": 10}),
     "translation_prefix": ("translation", {"evaluation_examples": 10, "form": "prefix"}),
     "translation_seq2seq": ("translation", {"evaluation_examples": 10, "form": "seq2seq"}),
+    "translation_bpe": ("translation", {"evaluation_examples": 10, "form": "seq2seq", "tokenizer": BPE}),
     "answers": ("question_answering", {"evaluation_examples": 10}),
     "answers_seq2seq": ("question_answering", {"evaluation_examples": 10, "form": "seq2seq"}),
     "recall": ("recall", {"vocabulary": 32, "length": 96, "pairs": 6, "evaluation_examples": 20}),

@@ -46,16 +46,20 @@ class Dataset:
     Raises:
         DataError: nothing is there, or its split cannot be made.
         MissingExtraError: it comes with a package that is not installed.
+
+    Attributes:
+        fields: likewise.
+        name: what the study calls it.
     """
 
     def __init__(self, options: Mapping[str, Any], fields: Sequence[Field]) -> None:
         data = options["data"]
-        self._fields = tuple(fields)
+        self.fields = tuple(fields)
         self._columns = {str(name): str(column) for name, column in (options.get("columns") or {}).items()}
         self._split = options.get("split")
         self._hub = hub.HubData(data) if isinstance(data, str) and data.startswith(hub.PREFIX) else None
         self._sources = self._hub.sources if self._hub else find_sources(data)
-        groups = [self._columns.get(field.name, field.name) for field in self._fields if field.group]
+        groups = [self._columns.get(field.name, field.name) for field in self.fields if field.group]
         speeches = data == "sotu" and self._split is None
         self._splitter = Splitter(self._split, self._sources, groups, speeches=speeches)
         self.name = str(data)
@@ -70,7 +74,7 @@ class Dataset:
             DIGEST_VERSION,
             self._columns,
             self._split,
-            [(field.name, field.kind, field.group) for field in self._fields],
+            [(field.name, field.kind, field.group) for field in self.fields],
         ]
         digest.update(json.dumps(facts, sort_keys=True).encode())
         named = {"file", "folder"} & {*self._columns.values(), *map(str, (self._split or {}).values())}
@@ -116,13 +120,13 @@ class Dataset:
             if part is None:
                 outside += 1
                 continue
-            missing = next((field.name for field in self._fields if _is_empty(field, record)), None)
+            missing = next((field.name for field in self.fields if _is_empty(field, record)), None)
             if missing is not None:
                 empty[missing] += 1
                 first_empty.setdefault(missing, _place(record))
                 continue
             counts[part] += 1
-            seen.add(part, record, self._fields)
+            seen.add(part, record, self.fields)
             yield part, record
         for part in PARTS:
             if not counts[part]:
@@ -172,7 +176,7 @@ class Dataset:
 
     def _record(self, source: Source, number: int, row: Row) -> Record:
         record: Record = {"_where": (source.path, number)}
-        for field in self._fields:
+        for field in self.fields:
             column = self._columns.get(field.name, field.name)
             if column in row:
                 value = row[column]
