@@ -88,4 +88,34 @@ def spam() -> Section:
     return Section("spam", "Spam: accuracy against context", rows)
 
 
-SECTIONS = {found.name: found for found in (sotu(), spam())}
+def bible() -> Section:
+    """Is a small encoder-decoder far better than copying?"""
+    layers = {"mixer": "full", "heads": 4, "mlp_ratio": 3}
+    stack = {"depth": 3, "layers": layers}
+    space = {
+        "family": "encoder_decoder",
+        "width": 128,
+        "max_context": 128,
+        "positions": "relative",
+        "encoder": stack,
+        "decoder": stack,
+    }
+    row = Row(
+        name="bible",
+        label="encoder-decoder, 3 + 3 layers, width 128",
+        study="studies/bible_en_es.yaml",
+        space=space,
+        score="chrf",
+        rates=(2e-3, 5e-3),
+        seeds=(1, 2),
+        words={
+            "budget": {"tokens": 12 * MILLION, "rungs": 2, "tokens_per_step": 4096},
+            "task.evaluation_examples": 400,
+            "task.contexts": [128],
+        },
+        search_words={"budget": {"tokens": 3 * MILLION, "rungs": 2, "tokens_per_step": 4096}},
+    )
+    return Section("bible", "Translation: whole held-out books", (row,))
+
+
+SECTIONS = {found.name: found for found in (sotu(), spam(), bible())}
