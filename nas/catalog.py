@@ -54,6 +54,8 @@ TASKS: Final[Mapping[str, str]] = {
     "translation": "nas.specs.tasks:Translation",
     "recall": "nas.specs.tasks:Recall",
     "ruler": "nas.specs.tasks:Ruler",
+    "mad": "nas.specs.tasks:Mad",
+    "listops": "nas.specs.tasks:ListOps",
 }
 
 # Exact functions of an architecture: (architecture, *, context, batch, dtype) -> number.

@@ -20,7 +20,7 @@ from nas.space.architecture import Architecture, relative_heads
 from nas.space.layers import Layer
 from nas.specs import family_spec, mixer_spec, mlp_spec
 from nas.specs.base import Surroundings
-from nas.specs.families import ModelOutline
+from nas.specs.families import HEAD_TRANSFORMS, ModelOutline
 from nas.specs.tasks import TaskShape
 
 # What a network without a task counts as: a model of bytes and one special token.
@@ -229,8 +229,8 @@ def _position_wise_flops(architecture: Architecture, layer: Layer) -> float:
 def _head_flops(architecture: Architecture) -> float:
     """Per token; a head that speaks once a sequence counts as if it spoke at each."""
     assert architecture.vocabulary is not None
-    transform = architecture.width**2 if architecture.head == "masked_lm" else 0
-    return 2.0 * (architecture.width * (architecture.labels or architecture.vocabulary) + transform)
+    transforms = HEAD_TRANSFORMS.get(str(architecture.head), 0) * architecture.width**2
+    return 2.0 * (architecture.width * (architecture.labels or architecture.vocabulary) + transforms)
 
 
 def _decode_flops(architecture: Architecture, context: int) -> float:

@@ -158,7 +158,7 @@ class Model(nn.Module, ABC):
         head = Head(architecture, looks_ahead=looks_ahead)
         self.lm_head = head if speaks_tokens else None
         self.score = None if speaks_tokens else head
-        self.generates = speaks_tokens
+        self.generates = speaks_tokens and architecture.head != "autoencoder"
 
     def _initialize(self) -> None:
         std = 0.02 * (1024 / self.embed_tokens.embedding_dim) ** 0.5

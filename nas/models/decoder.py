@@ -2,7 +2,8 @@
 
 In: tokens. Out: logits over the next token, for all positions at once (`forward`), or for the
 last one with a state that decoding continues from (`prefill`, `step`); or logits over labels, for
-each token or for the whole sequence at its last token.
+each token or for the whole sequence at its last token; or logits over each token that was read, from
+the features of the last one alone (head `autoencoder`).
 
 `SingleStack` is what it shares with the other families of one stack.
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from nas.mixers.base import Layout
 from nas.models.base import Model, check_length
-from nas.models.heads import last_token
+from nas.models.heads import at_each_position, last_token
 from nas.models.stack import Stack
 from nas.models.state import ModelState
 from nas.space.architecture import Architecture
@@ -60,6 +61,8 @@ class SingleStack(Model, Stack):
 
     def pooled(self, x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
         """What the head reads of the stack's output."""
+        if self.head_kind == "autoencoder":
+            return at_each_position(self.norm(last_token(x_BLD, lengths_B)), x_BLD.shape[1])
         if self.head_kind == "sequence_classification":
             x_BLD = last_token(x_BLD, lengths_B)
         return self.norm(x_BLD)  # type: ignore[no-any-return]

@@ -41,7 +41,9 @@ class Encoder(SingleStack):
         return whole(inputs.tokens_BL.shape[1], inputs.lengths_B)
 
     def pooled(self, x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:
-        """What the head reads: each token, or their mean."""
+        """What the head reads: each token, their mean, or the last one for each."""
+        if self.head_kind == "autoencoder":
+            return super().pooled(x_BLD, lengths_B)
         x_BLD = self.norm(x_BLD)
         return mean_token(x_BLD, lengths_B) if self.head_kind == "sequence_classification" else x_BLD
 

@@ -7,6 +7,10 @@ In: features, and the token embedding. Out: logits over the vocabulary or over a
     sequence_classification                 after a decoder linear, as Llama's; after an encoder
                                             dense → gelu → norm → linear with bias (Warner et al. 2024)
     token_classification                    linear with bias
+    autoencoder                             one feature vector of a sequence speaks of all its tokens: position by
+                                            position, its sum with a sine wave of the position (Vaswani et al. 2017)
+                                            goes through twice dense → gelu → norm, then linear with a bias, tied or
+                                            not (after Poli et al. 2024, whose decoder has as many maps)
 
 Shapes: B batch, L length, D width, V outputs.
 """
@@ -19,7 +23,7 @@ from torch.nn import functional
 
 from nas.models.blocks import make_norm
 from nas.space.architecture import Architecture
-from nas.specs.families import VOCABULARY_HEADS
+from nas.specs.families import HEAD_TRANSFORMS, VOCABULARY_HEADS
 
 
 class Transform(nn.Module):
@@ -36,10 +40,10 @@ class Transform(nn.Module):
 
 
 class Head(nn.Module):
-    """A linear map to V outputs, perhaps after a transform.
+    """A linear map to V outputs, perhaps after transforms.
 
     Attributes:
-        transform: what comes first, or None.
+        transform: what comes first, or None; several stand in a row.
         weight: (V, D), or None where the token embedding's is used.
         bias: (V,), zeros at first, or None.
     """
@@ -51,9 +55,10 @@ class Head(nn.Module):
         outputs = architecture.vocabulary if speaks_tokens else architecture.labels
         assert outputs is not None, f"head '{kind}' needs labels"
         is_tied = speaks_tokens and architecture.tied_embeddings
-        has_transform = kind == "masked_lm" or (kind == "sequence_classification" and looks_ahead)
-        has_bias = has_transform or kind == "token_classification"
-        self.transform = Transform(width, architecture.norm) if has_transform else None
+        one = 1 if kind == "sequence_classification" and looks_ahead else 0
+        transforms = [Transform(width, architecture.norm) for _ in range(HEAD_TRANSFORMS.get(str(kind), one))]
+        has_bias = bool(transforms) or kind == "token_classification"
+        self.transform = nn.Sequential(*transforms) if len(transforms) > 1 else next(iter(transforms), None)
         self.weight = None if is_tied else nn.Parameter(torch.empty(outputs, width))
         self.bias = nn.Parameter(torch.zeros(outputs)) if has_bias else None
 
@@ -62,6 +67,20 @@ class Head(nn.Module):
         if self.transform is not None:
             features = self.transform(features)
         return functional.linear(features, embedding_VD if self.weight is None else self.weight, self.bias)
+
+
+def at_each_position(x_BD: Tensor, length: int) -> Tensor:
+    """One feature vector of a sequence, with a sine wave of each position added to it, (B, L, D).
+
+    Half of the features hold sines, half cosines, their wavelengths from 2π to 2π · 10,000 tokens (Vaswani
+    et al. 2017): no weights, so any length can be spoken of.
+    """
+    width = x_BD.shape[1]
+    places_L1 = torch.arange(length, device=x_BD.device, dtype=torch.float32)[:, None]
+    waves = torch.arange((width + 1) // 2, device=x_BD.device, dtype=torch.float32)
+    angles = places_L1 * 10_000.0 ** (-2 * waves / width)
+    wave_LD = torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]
+    return x_BD[:, None] + wave_LD.to(x_BD.dtype)
 
 
 def last_token(x_BLD: Tensor, lengths_B: Tensor | None) -> Tensor:

@@ -17,8 +17,11 @@ from nas.specs.base import FamilySpec
 RELATIVE_BUCKETS = 32
 """Distances that T5's biases tell apart (Raffel et al. 2020)."""
 
-VOCABULARY_HEADS = frozenset({"causal_lm", "masked_lm", "infilling_lm", "seq2seq_lm"})
+VOCABULARY_HEADS = frozenset({"causal_lm", "masked_lm", "infilling_lm", "seq2seq_lm", "autoencoder"})
 """Heads whose output is one number for each token of the vocabulary."""
+
+HEAD_TRANSFORMS = {"masked_lm": 1, "autoencoder": 2}
+"""Dense maps with a norm that stand before the output of a head over the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +85,9 @@ class StackedFamily(FamilySpec):
         width, labels = outline.width, outline.labels or 0
         if outline.head in VOCABULARY_HEADS:
             untied = 0 if outline.tied_embeddings else outline.vocabulary * width
-            # BERT's: a dense map, its norm, and a bias for each token.
-            return untied + (width * width + width + outline.vocabulary if outline.head == "masked_lm" else 0)
+            # A dense map and its norm each, and with them a bias for each token.
+            transforms = HEAD_TRANSFORMS.get(outline.head, 0)
+            return untied + transforms * (width * width + width) + (outline.vocabulary if transforms else 0)
         if outline.head == "token_classification":
             return labels * width + labels
         if not self.looks_ahead:
@@ -95,7 +99,9 @@ class Decoder(StackedFamily):
     """GPT-like: causal layers between an embedding and a head."""
 
     implementation: ClassVar[str] = "nas.models.decoder:Decoder"
-    heads: ClassVar[frozenset[str]] = frozenset({"causal_lm", "sequence_classification", "token_classification"})
+    heads: ClassVar[frozenset[str]] = frozenset(
+        {"causal_lm", "autoencoder", "sequence_classification", "token_classification"}
+    )
     natural_head: ClassVar[str] = "causal_lm"
     decodes: ClassVar[bool] = True
 
@@ -104,7 +110,9 @@ class Encoder(StackedFamily):
     """BERT-like: every token sees the whole sequence; generates nothing."""
 
     implementation: ClassVar[str] = "nas.models.encoder:Encoder"
-    heads: ClassVar[frozenset[str]] = frozenset({"masked_lm", "sequence_classification", "token_classification"})
+    heads: ClassVar[frozenset[str]] = frozenset(
+        {"masked_lm", "autoencoder", "sequence_classification", "token_classification"}
+    )
     natural_head: ClassVar[str] = "masked_lm"
     decodes: ClassVar[bool] = False
     looks_ahead: ClassVar[bool] = True

@@ -8,7 +8,9 @@ Legend: W views, E examples, C labels.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.classification import (
     BinaryCalibrationError,
@@ -99,3 +101,14 @@ def class_scores(shares_EC: Tensor, targets_E: Tensor) -> dict[str, float]:
         scores["calibration_error"] = float(each(shares_EC.flatten(), targets_E.flatten()))
     scores["classification_loss"] = float(-likelihood_E.clamp(min=SMALLEST).log().mean())
     return scores
+
+
+def frequent_label_scores(label_E: NDArray[np.int64], labels: int) -> dict[str, float]:
+    """What always saying the most frequent label scores; its loss is the entropy of the labels, so it is calibrated."""
+    count_C = np.bincount(label_E, minlength=labels)
+    guess_EC = torch.zeros(len(label_E), labels, dtype=torch.float64)
+    guess_EC[:, int(count_C.argmax())] = 1.0
+    found = class_scores(guess_EC, torch.from_numpy(label_E))
+    share_C = count_C[count_C > 0] / len(label_E)
+    found["classification_loss"] = float(-(share_C * np.log(share_C)).sum())
+    return {**found, "calibration_error": 0.0, "cut_share": 0.0}

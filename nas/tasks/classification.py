@@ -26,12 +26,11 @@ from nas.errors import DataError, did_you_mean
 from nas.records import Split
 from nas.specs import tasks as specs
 from nas.tasks.base import Batch, Labels, StepShape, Task, hashed
-from nas.tasks.class_metrics import ClassMetrics, class_scores
+from nas.tasks.class_metrics import ClassMetrics, class_scores, frequent_label_scores
 from nas.tasks.corpus import PARTS, tokenizer_for
 from nas.tasks.data import CacheWriter, Dataset, cached, open_dataset, say
 from nas.tasks.metrics import Metrics
 from nas.tasks.randomness import Purpose, generator
-from nas.tasks.schemes import entropy
 from nas.tasks.texts import Epochs, cut_share, drawn_views, grouped, held_out, read_views, views
 from nas.tasks.tokenizers import Tokenizer
 from nas.tasks.windows import Positions
@@ -126,22 +125,16 @@ class Classification(Task):
         the most frequent set of labels (accuracy), all labels (macro F1), each one's frequency (loss).
         Such a guesser is calibrated.
         """
+        if not self._multi_label:
+            return frequent_label_scores(self._targets[split][self._held_out(split)], len(self.labels.names))
         targets = torch.from_numpy(self._targets[split][self._held_out(split)])
-        labels = len(self.labels.names)
-        if self._multi_label:
-            sets = Counter(map(tuple, targets.tolist()))
-            share_C = targets.double().mean(0)
-            found = class_scores(torch.ones_like(targets, dtype=torch.float64), targets)
-            found["accuracy"] = max(sets.values()) / len(targets)
-            # Of either answer, so much: two entropies in one row of shares.
-            both = torch.stack([share_C, 1 - share_C])
-            found["classification_loss"] = float(-torch.special.xlogy(both, both).sum(0).mean())
-        else:
-            counts = np.bincount(targets.numpy(), minlength=labels)
-            guess = torch.zeros(len(targets), labels, dtype=torch.float64)
-            guess[:, int(counts.argmax())] = 1.0
-            found = class_scores(guess, targets)
-            found["classification_loss"] = entropy(counts) * float(np.log(2))
+        sets = Counter(map(tuple, targets.tolist()))
+        share_C = targets.double().mean(0)
+        found = class_scores(torch.ones_like(targets, dtype=torch.float64), targets)
+        found["accuracy"] = max(sets.values()) / len(targets)
+        # Of either answer, so much: two entropies in one row of shares.
+        both = torch.stack([share_C, 1 - share_C])
+        found["classification_loss"] = float(-torch.special.xlogy(both, both).sum(0).mean())
         return {**found, "calibration_error": 0.0, "cut_share": 0.0}
 
     def loss(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.specs.tasks import RecallSetting
+from nas.tasks.epochs import in_epochs
 from nas.tasks.metrics import IGNORED, MeanNats, Metrics, share_right
 from nas.tasks.randomness import Purpose, generator
 
@@ -93,20 +93,11 @@ class FixedSet:
             inputs and labels, each (count, L).
         """
         size = len(self._inputs_EL)
-        epoch_E, place_E = np.divmod(np.arange(first, first + count), size)
-        index_E = np.empty_like(place_E)
-        for epoch in np.unique(epoch_E).tolist():
-            step = epoch * self._settings + self._place
-            index_E[epoch_E == epoch] = _epoch(seed, step, size)[place_E[epoch_E == epoch]]
+        index_E = in_epochs(size, seed=seed, first=first, count=count, place=self._place, sets=self._settings)
         inputs_EL = self._inputs_EL[index_E].astype(np.int64)
         labels_EL = np.full(inputs_EL.shape, IGNORED, dtype=np.int64)
         np.put_along_axis(labels_EL, self._query_EK[index_E].astype(np.int64), self._label_EK[index_E], axis=1)
         return inputs_EL, labels_EL
-
-
-@lru_cache(maxsize=16)
-def _epoch(seed: int, step: int, size: int) -> NDArray[Any]:
-    return generator(Purpose.ORDER, seed=seed, step=step).permutation(size)
 
 
 class SettingMetrics(Metrics):

@@ -53,6 +53,28 @@ CASES = {
             "evaluation_examples": 20,
         },
     ),
+    "mad": ("mad", {"length": 96, "training_examples": 300, "evaluation_examples": 20}),
+    "mad_fresh": ("mad", {"length": 96, "training_examples": 0, "evaluation_examples": 20}),
+    "mad_fuzzy": ("mad", {"kind": "fuzzy_recall", "length": 96, "training_examples": 99, "evaluation_examples": 20}),
+    "mad_noisy": ("mad", {"kind": "noisy_recall", "length": 96, "training_examples": 99, "evaluation_examples": 20}),
+    "mad_copying": (
+        "mad",
+        {"kind": "selective_copying", "length": 96, "training_examples": 99, "evaluation_examples": 20},
+    ),
+    "mad_compression": ("mad", {"kind": "compression", "evaluation_examples": 20}),
+    "mad_memorization": ("mad", {"kind": "memorization", "length": 96, "evaluation_examples": 20}),
+    "listops": ("listops", {"shortest": 20, "longest": 100, "training_examples": 400, "evaluation_examples": 40}),
+    "listops_fresh": ("listops", {"shortest": 20, "longest": 100, "training_examples": 0, "evaluation_examples": 40}),
+    "listops_ends": (
+        "listops",
+        {
+            "shortest": 20,
+            "longest": 100,
+            "training_examples": 400,
+            "evaluation_examples": 40,
+            "too_long": "head_tail",
+        },
+    ),
 }
 CONTEXTS = [32, 40, 64, 96, 150]
 SPLITS = ["validation", "test"]

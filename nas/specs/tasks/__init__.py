@@ -21,6 +21,8 @@ from nas.specs.tasks.language_modeling import (
     TextObjective,
     shortest_context,
 )
+from nas.specs.tasks.listops import LISTOPS_OPERATORS, SHORTEST_LIST, ListOps
+from nas.specs.tasks.mad import MAD_KINDS, Mad, mad_key_kinds
 from nas.specs.tasks.pairs import PAIR_FORMS, QuestionAnswering, TextToText, Translation
 from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
 from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
@@ -32,17 +34,22 @@ __all__ = [
     "EFFECTIVE_SHARE",
     "FILLERS",
     "FREQUENT_WORDS",
+    "LISTOPS_OPERATORS",
     "LONGEST_SPAN",
+    "MAD_KINDS",
     "NATURAL_OBJECTIVES",
     "PAIR_FORMS",
     "RECALL_VARIANTS",
     "RULER_KINDS",
     "RULER_MARKS",
+    "SHORTEST_LIST",
     "TEXT_OBJECTIVES",
     "TOO_LONG",
     "Classification",
     "Direction",
     "LanguageModeling",
+    "ListOps",
+    "Mad",
     "MetricSpec",
     "QuestionAnswering",
     "Recall",
@@ -53,6 +60,7 @@ __all__ = [
     "TextObjective",
     "TextToText",
     "Translation",
+    "mad_key_kinds",
     "recall_settings",
     "ruler_kinds",
     "shortest_context",
