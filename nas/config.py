@@ -224,7 +224,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     spec, task = _task(file, space.family, lines, folder)
     families = spec.families_for(dict(task.options))
     if space.family not in families:
-        served = ", ".join(sorted(families))
+        # Other options than these may serve the family; where none do, whom the task serves at all is said.
+        served = ", ".join(sorted(families if space.family in spec.families else spec.families))
         raise StudyError(f"{lines.at(('task',))}: task '{task.name}' does not serve family '{space.family}': {served}")
     objectives = _objectives(file, spec.metrics_for(dict(task.options)), space, lines)
     sampler = file.sampler if isinstance(file.sampler, SamplerWords) else SamplerWords(name=file.sampler)

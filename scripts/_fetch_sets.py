@@ -19,15 +19,32 @@ HELD_OUT_BOOKS = {"validation": ("Ruth", "Jonah", "Mark", "Phil"), "test": ("1Sa
 
 
 def spam_assassin(files: list[Path]) -> Rows:
-    """Mails of the folders *-1 to train on and *-2 to test on; hard-ham has a first one alone."""
+    """Mails of the folders *-1 to train on and *-2 to test on; hard-ham has a first one alone.
+
+    Subject and body alone. The other headers tell in which collection a mail was kept, and not what it is: the
+    mailbox "zzzz" stands in 91 % of the spam of *-1, in 13 % of its easy ham and in no mail of *-2. Classifiers of
+    whole mails were right on 99 % of held-out mails of *-1 and on 58 % of those of *-2.
+    """
     rows: dict[str, list[dict[str, Any]]] = {"1": [], "2": []}
     with tarfile.open(files[0]) as archive:
         for member in sorted(archive, key=lambda member: member.name):
             found = search(r"data/((?:easy-|hard-)?(ham|spam)-([12]))/[^/]+\.txt$", member.name)
             if found and (file := archive.extractfile(member)):
-                text = file.read().decode("utf-8", "replace").replace("\0", "")
-                rows[found[3]].append({"text": text, "label": found[2], "set": found[1]})
+                mail = file.read().decode("utf-8", "replace").replace("\0", "")
+                rows[found[3]].append({"text": subject_and_body(mail), "label": found[2], "set": found[1]})
     return by_validation(rows["1"], rows["2"], "text")
+
+
+def subject_and_body(mail: str) -> str:
+    """A mail without its other headers.
+
+    >>> subject_and_body("Received: by a\\nSubject: Hi\\n  there\\nTo: b\\n\\nText\\n")
+    'Subject: Hi there\\n\\nText\\n'
+    """
+    head, _, body = mail.replace("\r\n", "\n").partition("\n\n")
+    found = search(r"(?im)^Subject:[ \t]*(.*(?:\n[ \t].*)*)", head)
+    subject = " ".join(found[1].split()) if found else ""
+    return f"Subject: {subject}\n\n{body}"
 
 
 def sotu_party(files: list[Path]) -> Rows:

@@ -59,7 +59,7 @@ class Bundle:
         architecture: of the model, bound to its task.
         tokenizer: text to tokens and back; None where the tokens stand for no text.
         metrics: what metrics.json says.
-        labels: what the outputs of a classification head stand for; None for every other head.
+        labels: what a classifier's outputs stand for; None for every other network.
     """
 
     model: nn.Module
@@ -164,7 +164,7 @@ class Bundle:
                 f"'{self.architecture.head}'"
             )
         assert isinstance(self.model, Model)
-        return language.classify(self.model, self.tokenizer, self.labels, text, self.architecture.max_context)
+        return language.classify(self.model, self.tokenizer, self.labels, text, self.architecture)
 
     def _generator(self) -> tuple[Model, Tokenizer]:
         model, tokenizer = self.model, self.tokenizer
@@ -173,6 +173,8 @@ class Bundle:
                 "this bundle is no language model: its tokens stand for no text; "
                 "call its network with tokens instead, bundle.model(tokens)"
             )
+        if self.labels is not None and isinstance(model, Model) and model.generates:
+            raise InputError("this bundle says labels and continues no texts: classify tells their probabilities")
         if not isinstance(model, Model) or not model.generates:
             raise InputError(
                 f"this bundle does not generate: its family is '{self.architecture.family}' and its head "
@@ -206,7 +208,7 @@ def write_bundle(
         tokenizer: None where the tokens stand for no text.
         metrics: plain values, every number of them finite.
         card: the model card, Markdown.
-        labels: what the outputs of a classification head stand for.
+        labels: what a classifier's outputs stand for.
 
     Returns:
         The folder.

@@ -57,6 +57,11 @@ class CardFacts:
         """Whether the network is a language model: then something was measured per byte."""
         return any(found.unit.endswith("/byte") for found in self.measurements)
 
+    @property
+    def classifies_text(self) -> bool:
+        """Whether the network tells labels of texts."""
+        return self.task.name == "classification"
+
 
 def model_card(facts: CardFacts) -> str:
     """The model card of an exported network, Markdown.
@@ -175,6 +180,9 @@ def _use(facts: CardFacts) -> str:
         "",
         'bundle = load_bundle("DIR")  # this folder; dtype="bf16" takes half the memory',
     ]
+    if facts.classifies_text:
+        python += ['bundle.classify("a text")  # the probability of each label']
+        return "## Use\n\n" + _fenced("python", python) + "\n\n" + _fenced("sh", ['nas predict DIR "a text"'])
     if not facts.scores_text:
         python += ["bundle.model, bundle.architecture, bundle.metrics"]
         return "## Use\n\n" + _fenced("python", python)

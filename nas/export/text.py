@@ -1,10 +1,10 @@
 """What a language model does with text: continue it, and say how likely it is, or what it is.
 
 In: a network, its tokenizer and a text. Out: a stream of pieces of text, bits per byte, or
-the probabilities of labels. A text
-is read as in training, as a document of its own behind the special token `<document>`.
+the probabilities of labels. A text is read as in training, as a document of its own behind the special token
+`<document>`.
 
-Shapes: T tokens of a text, B windows of a batch, L positions, D width, N scored positions.
+Shapes: T tokens of a text, B windows of a batch, L positions, D width, N scored positions, W views, C labels.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from nas.export.prompts import prompt_of
 from nas.models.base import Model
 from nas.models.decoder import Decoder
 from nas.models.generate import generate
+from nas.models.heads import last_token
+from nas.space.architecture import Architecture
+from nas.specs.tasks import CLASS_FORMS
+from nas.tasks.answers import asked, first_label, marks
 from nas.tasks.base import Labels
 from nas.tasks.data import Ragged
 from nas.tasks.metrics import IGNORED, summed_nats
@@ -106,17 +110,25 @@ def bits_per_byte(model: Decoder, tokenizer: Tokenizer, text: str) -> float:
     return nats / math.log(2) / len(text.encode())
 
 
-def classify(model: Model, tokenizer: Tokenizer, labels: Labels, text: str, max_context: int) -> dict[str, float]:
+def classify(
+    model: Model, tokenizer: Tokenizer, labels: Labels, text: str, architecture: Architecture
+) -> dict[str, float]:
     """See `nas.export.bundle.Bundle.classify`."""
     if not text:
         raise InputError("there is nothing to classify: the text is empty")
+    form = next(form for form, (_, head) in CLASS_FORMS.items() if head == architecture.head)
+    first = first_label(form, tokenizer)
     tokens_T = np.array([tokenizer.document, *tokenizer.encode(text)], dtype=np.int64)
     rows = Ragged(tokens_T, np.array([0, len(tokens_T)]))
-    found = views(np.zeros(1, np.int64), rows.lengths, max_context, labels.too_long)
+    found = views(np.zeros(1, np.int64), rows.lengths, architecture.max_context - marks(form), labels.too_long)
     shares = []
     with torch.no_grad():
         for group, length in grouped(found, TOKENS_PER_BATCH):
-            logits_WC = model(read_views(rows, group, length).to(model.device)).float()
+            inputs = asked(read_views(rows, group, length), form, tokenizer).to(model.device)
+            features = model.features(inputs)
+            if features.ndim == 3:
+                features = last_token(features, inputs.lengths_B)
+            logits_WC = model.head(features)[:, first : first + len(labels.names)].float()
             shares.append(logits_WC.sigmoid() if labels.several else logits_WC.softmax(1))
     share_C = torch.cat(shares).double().mean(0).tolist()
     return dict(sorted(zip(labels.names, share_C, strict=True), key=lambda pair: -pair[1]))

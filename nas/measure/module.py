@@ -23,6 +23,7 @@ from nas.measure.checkpoints import Tensors, TrainingState
 from nas.measure.schedule import averaging_weight, learning_rate_factor
 from nas.models.base import Model
 from nas.models.generate import generate
+from nas.models.heads import last_token
 from nas.records import Job, Split
 from nas.tasks.base import IGNORED, Batch, Questions, Task
 from nas.tasks.metrics import Metrics
@@ -164,6 +165,8 @@ class Training(pl.LightningModule):
     def _scored(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits and targets of what is scored, and its examples; the head runs on nothing else."""
         features: Tensor = self.model.features(batch.inputs)  # type: ignore[operator]
+        if self.task.labels is not None and features.ndim == 3:
+            features = last_token(features, batch.inputs.lengths_B)
         is_once = features.ndim == 2
         if self.task.scores_sequences or (is_once and batch.targets_BL.ndim == 2):
             return self.model.head(features), batch.targets_BL, batch.example_B  # type: ignore[operator]

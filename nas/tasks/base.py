@@ -69,10 +69,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Labels:
-    """What the outputs of a classification head stand for, and how it reads a text.
+    """What a classifier's outputs stand for, and how it reads a text.
 
     Attributes:
-        names: one for each output.
+        names: one for each output of a head over labels, or for each token that says one.
         several: whether any number of them may hold at once.
         too_long: how a text that is longer than the context is read (`nas.specs.tasks.TOO_LONG`).
     """
@@ -132,7 +132,8 @@ class Task(ABC):
         shape: what the task fixes of a model.
         data_version: hash of the data that was read and of the options that shape it.
         tokenizer: text to tokens and back; None where the tokens stand for no text.
-        labels: what the outputs of a classification head stand for; None for every other head.
+        labels: of a task whose models speak once about each sequence, after its last token where they
+            speak everywhere: what its labels are called; None for every other task.
         scores_sequences: whether the loss and the metrics take the logits of whole sequences, (B, L, C),
             instead of those at the scored positions alone, (N, C).
     """

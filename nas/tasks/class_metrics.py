@@ -3,7 +3,7 @@
 In: logits of views and the examples that they are views of. Out: accuracy, F1, calibration error and
 loss of the examples, from the mean of their views' probabilities.
 
-Legend: W views, E examples, C labels.
+Legend: W views, E examples, C labels, V outputs of a model: C, or more.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ class ClassMetrics(Metrics):
     Args:
         labels: C.
         multi_label: whether several may hold at once.
+        first: of the logits, the first one of a label; the others say nothing about labels.
     """
 
-    def __init__(self, labels: int, *, multi_label: bool) -> None:
+    def __init__(self, labels: int, *, multi_label: bool, first: int = 0) -> None:
         super().__init__({})
-        self._labels, self._multi_label = labels, multi_label
+        self._labels, self._multi_label, self._first = labels, multi_label, first
         self._shares: list[Tensor] = []
         self._targets: list[Tensor] = []
         self._examples: list[Tensor] = []
 
     @torch.no_grad()
     def update(self, logits_NV: Tensor, targets_N: Tensor, example_N: Tensor | None = None) -> None:
-        """Takes in the logits of views, (W, C), their targets, (W,) or (W, C), and their examples, (W,)."""
-        logits_WC = logits_NV.detach().float().cpu()
+        """Takes in the logits of views, (W, V), their targets, (W,) or (W, C), and their examples, (W,)."""
+        logits_WC = logits_NV[:, self._first : self._first + self._labels].detach().float().cpu()
         # Where nobody numbers the examples, each view is one.
         examples = torch.arange(self._scored, self._scored + len(logits_WC)) if example_N is None else example_N.cpu()
         self._shares.append(logits_WC.sigmoid() if self._multi_label else logits_WC.softmax(1))

@@ -6,7 +6,12 @@ held-out batches, and metrics of whole texts.
 A text is read with `<document>` before it. Of one that is longer than the context, what `too_long` says
 is read; how much is cut off is a metric of its own. The labels are those of the training part.
 
-Legend: N texts of a part, B texts of a batch, W views of texts, C labels.
+A head over the labels tells the label, or the model says it behind the text, as one of the labels' own tokens
+(see `nas.tasks.answers`). Then loss, probabilities and metrics are taken over the labels' tokens alone: what
+is likely besides is never asked, so that training optimises what is measured, and the figures of both forms
+mean the same. The cut of texts into tokens is the same too: the labels' tokens come behind the vocabulary.
+
+Legend: N texts of a part, B texts of a batch, W views of texts, C labels, V outputs of a model.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from nas.errors import DataError, did_you_mean
 from nas.records import Split
 from nas.specs import tasks as specs
+from nas.tasks.answers import asked, first_label, label_specials, marks
 from nas.tasks.base import Batch, Labels, StepShape, Task, hashed
 from nas.tasks.class_metrics import ClassMetrics, class_scores, frequent_label_scores
 from nas.tasks.corpus import PARTS, tokenizer_for
@@ -42,7 +48,7 @@ GROUP: Final = 256
 
 
 class Classification(Task):
-    """Classification by a head over the labels."""
+    """Classification by a head over the labels, or by tokens that say them."""
 
     spec: ClassVar[specs.TaskSpec] = specs.Classification()
     tokenizer: Tokenizer
@@ -53,25 +59,34 @@ class Classification(Task):
             raise DataError(broken.text)
         options = self.spec.complete(options)
         self._multi_label = bool(options.get("multi_label", False))
+        form = str(options.get("form", "head"))
+        self._form = "causal" if form == "text_to_text" else form
         dataset = open_dataset(options, specs.Classification().fields(options))
-        self.tokenizer = tokenizer_for(options.get("tokenizer"), dataset, ())
-        key = json.dumps(["classification", CACHE_VERSION, dataset.digest, self.tokenizer.to_json()])
+        # Which labels there are is known when the texts are read: their tokens are added behind.
+        plain = tokenizer_for(options.get("tokenizer"), dataset, ())
+        key = json.dumps(["classification", CACHE_VERSION, dataset.digest, plain.to_json()])
         reader = cached(
             hashlib.sha256(key.encode()).hexdigest(),
-            lambda writer: _write(writer, dataset, self.tokenizer, multi_label=self._multi_label),
+            lambda writer: _write(writer, dataset, plain, multi_label=self._multi_label),
         )
         say(reader.facts["notes"])
         self._too_long, self._wanted = str(options["too_long"]), int(options["evaluation_examples"])
         self.labels = Labels(tuple(reader.facts["labels"]), self._multi_label, self._too_long)
         self._texts = {part: reader.ragged(part) for part in PARTS}
         self._targets = {part: reader.array(f"{part}_targets") for part in PARTS}
+        count, is_said = len(self.labels.names), self._form != "head"
+        self.tokenizer = plain.with_specials(label_specials(count)) if is_said else plain
+        self._first = first_label(self._form, self.tokenizer)
         self.shape = specs.TaskShape(
-            vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options), labels=len(self.labels.names)
+            vocabulary=self.tokenizer.vocabulary,
+            head=self.spec.head_for(options),
+            labels=None if is_said else count,
         )
         facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
         facts |= {"tokenizer": self.tokenizer.to_json(), "labels": self.labels.names, "cache": CACHE_VERSION}
         self.data_version = hashed(facts, dataset.digest)
-        self._epochs = Epochs(self._texts["train"].lengths)
+        length_N = self._texts["train"].lengths
+        self._epochs = Epochs(length_N, lambda text_N, context: self._sizes(int(length_N[text_N].max()), context))
 
     @classmethod
     def source_stamp(cls, options: Mapping[str, Any]) -> tuple[object, ...]:
@@ -79,12 +94,18 @@ class Classification(Task):
         return open_dataset(options, specs.Classification().fields(options)).stamp()
 
     def longest_sequence(self, max_context: int) -> int:
-        """That of the longest text, or what the context holds of it."""
-        return min(max_context, self._epochs.longest)
+        """That of the longest text, or what the context holds of it.
+
+        Raises:
+            DataError: the context holds no text beside the place of the answer.
+        """
+        if max_context <= marks(self._form):
+            raise DataError(f"a text and its label need a context of at least 2 tokens, not {max_context}: nearest 2")
+        return sum(self._sizes(self._epochs.longest, max_context))
 
     def step_length(self, *, seed: int, step: int, max_context: int) -> int:
         """The most that a step may have: that of the longest text, or the context."""
-        return self.longest_sequence(max_context)
+        return max(self._sizes(self._epochs.longest, max_context))
 
     def step_shape(self, *, seed: int, step: int, tokens: int, max_context: int) -> StepShape:
         """The sizes of the step's class of texts (see `nas.tasks.texts`)."""
@@ -96,27 +117,27 @@ class Classification(Task):
         taken = self._epochs.step(seed=seed, step=step, tokens=tokens, max_context=max_context)
         random = generator(Purpose.TRAINING, seed=seed, step=step)
         lengths_B = self._texts["train"].lengths[taken.text_B]
-        found = drawn_views(random, taken.text_B, lengths_B, max_context, self._too_long)
-        inputs = read_views(self._texts["train"], found, taken.length)
-        return Batch(inputs, torch.from_numpy(self._targets["train"][taken.text_B]))
+        found = drawn_views(random, taken.text_B, lengths_B, max_context - marks(self._form), self._too_long)
+        read = read_views(self._texts["train"], found, taken.source_length or taken.length - marks(self._form))
+        return Batch(asked(read, self._form, self.tokenizer), torch.from_numpy(self._targets["train"][taken.text_B]))
 
     def evaluation_batches(self, split: Split, *, context: int, tokens_per_batch: int) -> Iterator[Batch]:
         """The held-out texts, every view of each."""
         text_N = self._held_out(split)
-        found = views(text_N, self._texts[split].lengths[text_N], context, self._too_long)
-        for group, length in grouped(found, tokens_per_batch):
-            inputs = read_views(self._texts[split], group, length)
+        found = views(text_N, self._texts[split].lengths[text_N], context - marks(self._form), self._too_long)
+        for group, length in grouped(found, tokens_per_batch, more=0 if self._form == "head" else 1):
+            inputs = asked(read_views(self._texts[split], group, length), self._form, self.tokenizer)
             targets = torch.from_numpy(self._targets[split][group.text_W])
             yield Batch(inputs, targets, torch.from_numpy(group.text_W))
 
     def known_scores(self, split: Split, *, context: int) -> dict[str, float]:
         """cut_share."""
         length_N = self._texts[split].lengths[self._held_out(split)]
-        return {"cut_share": cut_share(length_N, context, self._too_long)}
+        return {"cut_share": cut_share(length_N, context - marks(self._form), self._too_long)}
 
     def metrics(self) -> Metrics:
         """Accuracy, macro F1, calibration error and loss."""
-        return ClassMetrics(len(self.labels.names), multi_label=self._multi_label)
+        return ClassMetrics(len(self.labels.names), multi_label=self._multi_label, first=self._first)
 
     def baseline(self, split: Split) -> dict[str, float]:
         """What knowing how frequent the labels of the part are would score, without a look at a text.
@@ -138,10 +159,17 @@ class Classification(Task):
         return {**found, "calibration_error": 0.0, "cut_share": 0.0}
 
     def loss(self, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-        """Mean cross-entropy in nats; of several labels, the binary one of each."""
+        """Mean cross-entropy among the labels in nats; of several labels, the binary one of each."""
+        logits_NC = logits_NV[:, self._first : self._first + len(self.labels.names)]
         if self._multi_label:
-            return binary_cross_entropy_with_logits(logits_NV.float(), targets_N.float())
-        return super().loss(logits_NV, targets_N)
+            return binary_cross_entropy_with_logits(logits_NC.float(), targets_N.float())
+        return super().loss(logits_NC, targets_N)
+
+    def _sizes(self, longest: int, context: int) -> tuple[int, int]:
+        """Length and source length to which texts are filled up, of which the longest has so many tokens."""
+        if self._form == "seq2seq":
+            return 1, min(longest, context)
+        return min(longest + marks(self._form), context), 0
 
     def _held_out(self, split: Split) -> Positions:
         return held_out(len(self._texts[split]), self._wanted, split)

@@ -33,6 +33,7 @@ from torch import Tensor
 from nas.errors import DataError
 from nas.records import Split
 from nas.specs import tasks as specs
+from nas.tasks.answers import START, blank_positions
 from nas.tasks.base import IGNORED, Batch, Inputs, Questions, StepShape, Task, hashed
 from nas.tasks.corpus import PARTS, tokenizer_for
 from nas.tasks.data import CacheReader, CacheWriter, Dataset, cached, open_dataset, say
@@ -43,7 +44,7 @@ from nas.tasks.texts import Epochs, held_out
 from nas.tasks.tokenizers import Tokenizer
 from nas.tasks.windows import Positions
 
-START, END, SEPARATOR = "<start>", "<end>", "<separator>"
+END, SEPARATOR = "<end>", "<separator>"
 # A change of what is written is a change of this number.
 CACHE_VERSION: Final = 1
 # Records are encoded in groups of so many.
@@ -264,9 +265,7 @@ class TextToText(Task):
         if self._form == "causal":
             return Inputs(tokens_BL, lengths_B)
         prefix_B = torch.tensor(sources, dtype=torch.int64)
-        at_BL, last_B1 = torch.arange(tokens_BL.shape[1]), prefix_B[:, None] - 1
-        positions_BL2 = torch.stack([torch.minimum(at_BL, last_B1), (at_BL - last_B1).clamp(min=0)], dim=2)
-        return Inputs(tokens_BL, lengths_B, prefix_B, positions_BL2)
+        return Inputs(tokens_BL, lengths_B, prefix_B, blank_positions(prefix_B, tokens_BL.shape[1]))
 
     def _write(self, writer: CacheWriter, dataset: Dataset) -> None:
         kind = self.tokenizer.id_type

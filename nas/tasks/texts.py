@@ -209,12 +209,12 @@ def read_views(texts: Ragged, found: Views, length: int) -> Inputs:
     return Inputs(torch.from_numpy(tokens_BL), None if is_full else torch.from_numpy(found.length_W.copy()))
 
 
-def grouped(found: Views, tokens_per_batch: int) -> Iterator[tuple[Views, int]]:
-    """Views in groups of at most so many tokens (or one view), longest first."""
+def grouped(found: Views, tokens_per_batch: int, more: int = 0) -> Iterator[tuple[Views, int]]:
+    """Views in groups of at most so many tokens (or one view), longest first; each is read with so many more."""
     order = np.argsort(-found.length_W, kind="stable")
     at = 0
     while at < len(order):
         length = int(found.length_W[order[at]])
-        rows = max(tokens_per_batch // length, 1)
+        rows = max(tokens_per_batch // (length + more), 1)
         yield found.take(order[at : at + rows]), length
         at += rows

@@ -27,6 +27,9 @@ CASES = {
     "classification_ends": ("classification", {"evaluation_examples": 40, "too_long": "head_tail"}),
     "classification_bpe": ("classification", {"evaluation_examples": 40, "tokenizer": BPE}),
     "multi_label": ("classification", {"evaluation_examples": 40, "multi_label": True}),
+    "said_causal": ("classification", {"evaluation_examples": 40, "form": "causal", "too_long": "head_tail"}),
+    "said_prefix": ("classification", {"evaluation_examples": 40, "form": "prefix", "multi_label": True}),
+    "said_seq2seq": ("classification", {"evaluation_examples": 40, "form": "seq2seq", "tokenizer": BPE}),
     "translation": ("translation", {"evaluation_examples": 10}),
     "translation_prefix": ("translation", {"evaluation_examples": 10, "form": "prefix"}),
     "translation_seq2seq": ("translation", {"evaluation_examples": 10, "form": "seq2seq"}),
@@ -171,11 +174,11 @@ def test_a_training_batch_is_a_pure_function_of_its_arguments(task, reference):
 
 
 def test_steps_and_seeds_have_batches_of_their_own(task):
-    drawn = [
-        task.training_batch(seed=seed, step=step, tokens=512, max_context=64).inputs_BL
-        for seed in (0, 1)
-        for step in range(4)
+    batches = [
+        task.training_batch(seed=seed, step=step, tokens=512, max_context=64) for seed in (0, 1) for step in range(4)
     ]
+    # Where a source is read, what is read besides may be always the same.
+    drawn = [batch.inputs_BL if (source_BS := batch.inputs.source_BS) is None else source_BS for batch in batches]
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
 
 
@@ -271,7 +274,7 @@ def test_metrics_and_baseline_are_those_of_the_specification_and_finite(task, sp
 
 
 def test_the_loss_is_the_mean_over_scored_positions(task):
-    if task.shape.labels is not None:
+    if task.labels is not None:
         pytest.skip("a loss of its own, or of few labels")
     torch.manual_seed(0)
     logits = torch.randn(6, task.shape.vocabulary, requires_grad=True)

@@ -25,13 +25,23 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("family", "memory"), [("decoder", "serve_bytes"), ("encoder", "prefill_peak_bytes")])
+@pytest.mark.parametrize(
+    ("family", "form", "memory"),
+    [
+        ("decoder", "auto", "serve_bytes"),
+        ("encoder", "auto", "prefill_peak_bytes"),
+        ("decoder", "text_to_text", "serve_bytes"),
+        ("prefix_lm", "auto", "serve_bytes"),
+        ("encoder_decoder", "auto", "serve_bytes"),
+    ],
+)
 def test_a_classifier_is_found_and_used(
     table: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     family: str,
+    form: str,
     memory: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -40,10 +50,10 @@ def test_a_classifier_is_found_and_used(
         f"""
 name: kinds
 space: search_spaces/{family}.yaml
-override: {{width: 32, depth: 2, max_context: {{choice: [32, 64]}}}}
-task: {{name: classification, data: "{table}", columns: {{text: body, label: kind}}, contexts: [16, 64]}}
+override: {{width: 32, max_context: {{choice: [32, 64]}}}}
+task: {{name: classification, data: "{table}", form: {form}, columns: {{text: body, label: kind}}, contexts: [16, 64]}}
 objectives: [accuracy, {memory}, effective_context]
-budget: {{tokens: 40_000, rungs: 2, tokens_per_step: 1024}}
+budget: {{tokens: 16_000, rungs: 2, tokens_per_step: 512}}
 trials: 2
 sampler: random
 """

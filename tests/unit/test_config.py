@@ -196,6 +196,25 @@ def test_a_task_that_does_not_serve_the_family_is_refused(folder: Path, monkeypa
     assert text == "study.yaml:3: task 'own_task:Mine' does not serve family 'decoder': encoder"
 
 
+@pytest.mark.parametrize(
+    ("task", "family", "served"),
+    [
+        ("{name: classification, data: a, form: text_to_text}", "encoder", "decoder, encoder_decoder, prefix_lm"),
+        ("{name: classification, data: a, form: head}", "prefix_lm", "decoder, encoder"),
+        ("{name: classification, data: a, form: seq2seq}", "decoder", "encoder_decoder"),
+        ("{name: translation, data: a}", "encoder", "decoder, encoder_decoder, prefix_lm"),
+    ],
+)
+def test_a_form_that_does_not_serve_the_family_names_those_that_it_serves(
+    folder: Path, task: str, family: str, served: str
+) -> None:
+    (folder / "space.yaml").write_text(
+        SPACE.partition("constraints")[0].replace("family: decoder", f"family: {family}")
+    )
+    text = refusal(folder, task=f"task: {task}")
+    assert text.endswith(f"does not serve family '{family}': {served}")
+
+
 def test_a_corpus_is_a_path_beside_the_study_then_in_the_working_directory_or_a_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

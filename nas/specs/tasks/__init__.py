@@ -11,8 +11,9 @@ from nas.specs.tasks.base import (
     TaskShape,
     TaskSpec,
 )
-from nas.specs.tasks.classification import TOO_LONG, Classification
+from nas.specs.tasks.classification import CLASS_FORMS, TOO_LONG, Classification
 from nas.specs.tasks.data import DATA_PLACES
+from nas.specs.tasks.forms import PAIR_FORMS
 from nas.specs.tasks.language_modeling import (
     LONGEST_SPAN,
     NATURAL_OBJECTIVES,
@@ -23,11 +24,12 @@ from nas.specs.tasks.language_modeling import (
 )
 from nas.specs.tasks.listops import LISTOPS_OPERATORS, SHORTEST_LIST, ListOps
 from nas.specs.tasks.mad import MAD_KINDS, Mad, mad_key_kinds
-from nas.specs.tasks.pairs import PAIR_FORMS, QuestionAnswering, TextToText, Translation
+from nas.specs.tasks.pairs import QuestionAnswering, TextToText, Translation
 from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
 from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
 
 __all__ = [
+    "CLASS_FORMS",
     "CURVE_KEYS",
     "DATA_PLACES",
     "EFFECTIVE_CONTEXT",

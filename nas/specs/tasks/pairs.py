@@ -10,14 +10,8 @@ from nas.specs.base import BrokenRule, Key, Options, Value
 from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
 from nas.specs.tasks.classification import CUT_SHARE
 from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
+from nas.specs.tasks.forms import NATURAL_FORMS, PAIR_FORMS
 from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
-
-PAIR_FORMS: Final[Mapping[str, tuple[str, str]]] = {
-    "causal": ("decoder", "causal_lm"),
-    "prefix": ("prefix_lm", "infilling_lm"),
-    "seq2seq": ("encoder_decoder", "seq2seq_lm"),
-}
-"""How a source and a target are read: the family, and its head."""
 
 SOURCE_CUTS: Final = ("truncate", "head_tail")
 
@@ -66,10 +60,9 @@ class TextToText(TaskSpec):
 
     def objective_for(self, family: str, options: Options) -> dict[str, Value]:
         """The options, with the form that is natural to the family in the place of "auto"."""
-        natural = {its: form for form, (its, _) in PAIR_FORMS.items()}
-        if options.get("form", "auto") != "auto" or family not in natural:
+        if options.get("form", "auto") != "auto" or family not in NATURAL_FORMS:
             return dict(options)
-        return {**options, "form": natural[family]}
+        return {**options, "form": NATURAL_FORMS[family]}
 
     def families_for(self, options: Options) -> frozenset[str]:
         """That of the form."""

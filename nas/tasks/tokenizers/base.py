@@ -124,6 +124,10 @@ class Tokenizer(ABC):
             yield rest
 
     @abstractmethod
+    def with_specials(self, specials: Sequence[str]) -> Tokenizer:
+        """The same tokens of text, and these specials behind `<document>` instead."""
+
+    @abstractmethod
     def to_json(self) -> str:
         """All that `tokenizer_from_json` needs, without a file beside it."""
 

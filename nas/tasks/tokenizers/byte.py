@@ -37,6 +37,10 @@ class ByteTokenizer(Tokenizer):
         """The UTF-8 bytes of each text."""
         return [np.frombuffer(utf8(text), dtype=np.uint8).astype(np.uint16) for text in texts]
 
+    def with_specials(self, specials: Sequence[str]) -> ByteTokenizer:
+        """Bytes, and these specials."""
+        return ByteTokenizer(specials)
+
     def to_json(self) -> str:
         """The kind and the specials."""
         return json.dumps({"kind": self.kind, "vocabulary": self.vocabulary, "specials": self._ids})

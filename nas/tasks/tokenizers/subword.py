@@ -105,6 +105,10 @@ class SubwordTokenizer(Tokenizer):
         if text.startswith(given) and len(text) > len(given):
             yield text[len(given) :]
 
+    def with_specials(self, specials: Sequence[str]) -> SubwordTokenizer:
+        """The same pieces, and these specials."""
+        return SubwordTokenizer(self.kind, self._json, specials)
+
     def to_json(self) -> str:
         """The kind, the specials, and all that the library writes."""
         return json.dumps(

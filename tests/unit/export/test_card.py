@@ -132,6 +132,18 @@ def test_the_python_of_the_card_runs(tmp_path, capsys, monkeypatch):
     assert 'nas generate DIR "prompt"' in card
 
 
+def test_a_classifier_is_shown_how_to_classify():
+    facts = replace(
+        FACTS,
+        task=TaskReference(name="classification"),
+        measurements=(measured("accuracy", 0.9, "validation", unit=""),),
+        baselines={"accuracy": 0.5},
+    )
+    card = model_card(facts)
+    assert "generate" not in card
+    assert "bundle.classify(" in card and "nas predict DIR" in card
+
+
 def test_a_network_without_text_is_not_told_to_generate():
     facts = replace(
         FACTS,

@@ -12,7 +12,7 @@ import torch
 
 from nas.errors import DataError
 from nas.records import TaskReference
-from nas.tasks import Task, load_task
+from nas.tasks import Batch, Task, load_task
 from nas.tasks.class_metrics import ClassMetrics
 
 ROWS = [{"text": f"text number {n} " + "x" * (n % 50), "label": "abc"[(n * n) % 3], "n": n} for n in range(400)]
@@ -47,6 +47,74 @@ def test_inputs_are_the_texts_behind_a_mark_and_targets_their_labels(tmp_path: P
         for tokens, size, target in zip(batch.inputs_BL.tolist(), sizes, batch.targets_BL.tolist(), strict=True):
             assert tokens[0] == 256
             assert label_of[bytes(tokens[1:size]).decode()] == task.labels.names[target]
+
+
+@pytest.mark.parametrize("form", ["causal", "prefix", "seq2seq"])
+def test_a_label_is_asked_for_behind_the_text_which_is_read_as_for_a_head(tmp_path: Path, form: str) -> None:
+    path = table(tmp_path / "a.jsonl", ROWS)
+    head, said = load(path), load(path, form=form)
+    assert said.labels == head.labels and said.shape.labels is None
+    assert said.tokenizer is not None and said.tokenizer.specials == ("<document>", "<start>", "<label_0>", "<label_1>")
+    start, room = said.tokenizer.special("<start>"), 30 if form == "seq2seq" else 29
+    expected = {
+        int(example): row[:size]
+        for batch in head.evaluation_batches("test", context=room, tokens_per_batch=500)
+        for example, row, size in zip(batch.example_B, batch.inputs_BL.tolist(), sizes(batch), strict=True)
+    }
+    seen = set()
+    for batch in said.evaluation_batches("test", context=30, tokens_per_batch=500):
+        read, inputs = batch.inputs.source_BS, batch.inputs
+        lengths_B = inputs.lengths_B if read is None else inputs.source_lengths_B
+        for row, example in enumerate(batch.example_B.tolist()):
+            text = (inputs.tokens_BL if read is None else read)[row].tolist()
+            text = text if lengths_B is None else text[: int(lengths_B[row])]
+            asked = text.pop() if read is None else int(inputs.tokens_BL[row, 0])
+            assert (text, asked) == (expected[example], start)
+            if form == "prefix":
+                size = len(text)
+                assert int(inputs.prefix_B[row]) == size
+                assert inputs.positions_BL2[row, size].tolist() == [size - 1, 1]
+            seen.add(example)
+    assert seen == set(expected)
+
+
+def sizes(batch: Batch) -> list[int]:
+    lengths_B = batch.inputs.lengths_B
+    return [batch.inputs_BL.shape[1]] * len(batch.inputs_BL) if lengths_B is None else lengths_B.tolist()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_what_is_likely_besides_the_labels_counts_for_nothing(tmp_path: Path, multi_label: bool) -> None:
+    rows = [{**row, "labels": [row["label"]]} for row in ROWS]
+    path = table(tmp_path / "a.jsonl", rows)
+    head, said = (load(path, multi_label=multi_label, **given) for given in ({}, {"form": "causal"}))
+    torch.manual_seed(0)
+    targets = torch.randint(2, (50, 2)) if multi_label else torch.randint(2, (50,))
+    logits_NC = torch.randn(50, 2)
+    logits_NV = 9 * torch.randn(50, said.shape.vocabulary)
+    logits_NV[:, -2:] = logits_NC
+    assert torch.equal(said.loss(logits_NV, targets), head.loss(logits_NC, targets))
+    of_head, of_said = head.metrics(), said.metrics()
+    of_head.update(logits_NC, targets)
+    of_said.update(logits_NV, targets)
+    assert of_said.compute() == pytest.approx(of_head.compute(), abs=1e-6)
+    assert said.baseline("test") == head.baseline("test")
+
+
+def test_both_forms_share_their_cache_and_not_their_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path / "a.jsonl", ROWS)
+    head = load(path)
+    monkeypatch.setattr("nas.tasks.classification._write", lambda *given, **named: pytest.fail("written again"))
+    versions = [load(path, form=form).data_version for form in ("causal", "prefix", "seq2seq")]
+    assert len({head.data_version, *versions}) == 4
+
+
+def test_a_text_and_its_label_need_two_tokens(tmp_path: Path) -> None:
+    task = load(table(tmp_path / "a.jsonl", ROWS), form="causal")
+    with pytest.raises(DataError, match="at least 2 tokens, not 1: nearest 2"):
+        task.check(tokens=100, max_context=1)
+    assert task.longest_sequence(2) == 2
+    load(tmp_path / "a.jsonl", form="seq2seq").check(tokens=100, max_context=1)
 
 
 def test_metrics_are_those_of_the_mean_of_a_texts_windows() -> None:
@@ -160,6 +228,8 @@ def test_records_that_stand_in_two_parts_are_said(tmp_path: Path) -> None:
         ({"tokenizer": {"kind": "bpe", "vocabulary": 100}}, "from 258 on, not 100"),
         ({"evaluation_examples": 0}, "at least 1"),
         ({"labels": 3}, "takes no 'labels'"),
+        ({"form": "text_2_text"}, "unknown form 'text_2_text': did you mean 'text_to_text'"),
+        ({"form": "text_to_text", "contexts": [1, 8]}, "at least 2 tokens, not 1"),
     ],
 )
 def test_broken_options_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:

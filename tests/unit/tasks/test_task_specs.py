@@ -84,6 +84,31 @@ def test_a_context_must_hold_the_longest_span():
     assert shortest_context(TEXT.complete({**GIVEN, "objective": "infilling", "mean_span": 5.5})) == 52
 
 
+CLASSES = task_spec("classification")
+RIVALS = {"data": "a.csv", "too_long": "truncate", "evaluation_examples": 2_000}
+
+
+def test_every_family_classifies_in_a_form_of_its_own():
+    natural = {"decoder": None, "encoder": None, "prefix_lm": "prefix", "encoder_decoder": "seq2seq"}
+    assert CLASSES.families == EVERY_FAMILY == set(natural)
+    for family, form in natural.items():
+        for given in ({}, {"form": "auto"}):
+            options = CLASSES.complete(CLASSES.objective_for(family, {"data": "a.csv", **given}))
+            assert options == ({**RIVALS, "form": form} if form else RIVALS)
+            assert family in CLASSES.families_for(options) and not list(CLASSES.broken_rules(options))
+            assert CLASSES.head_for(options) in family_spec(family).heads
+            assert CLASSES.complete(options) == options
+
+
+def test_a_label_may_be_said_by_every_family_that_says_something():
+    said = {"decoder": "causal", "prefix_lm": "prefix", "encoder_decoder": "seq2seq"}
+    for family, form in said.items():
+        options = CLASSES.objective_for(family, {"data": "a.csv", "form": "text_to_text"})
+        assert options["form"] == form and CLASSES.families_for(CLASSES.complete(options)) == {family}
+    asked = CLASSES.complete(CLASSES.objective_for("encoder", {"data": "a.csv", "form": "text_to_text"}))
+    assert CLASSES.families_for(asked) == set(said)
+
+
 def test_a_task_without_objectives_is_the_same_for_every_option():
     recall = task_spec("recall")
     assert recall.objective_for("decoder", {"pairs": 3}) == {"pairs": 3}
