@@ -175,6 +175,14 @@ def _use(facts: CardFacts) -> str:
         "",
         'bundle = load_bundle("DIR")  # this folder; dtype="bf16" takes half the memory',
     ]
+    if facts.architecture.head == "span":
+        python += ['bundle.answer("a context", question="a question")']
+        return (
+            "## Use\n\n"
+            + _fenced("python", python)
+            + "\n\n"
+            + _fenced("sh", ['nas predict DIR "a context" --question "a question"'])
+        )
     if not facts.scores_text:
         python += ["bundle.model, bundle.architecture, bundle.metrics"]
         return "## Use\n\n" + _fenced("python", python)

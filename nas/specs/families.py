@@ -20,6 +20,25 @@ RELATIVE_BUCKETS = 32
 VOCABULARY_HEADS = frozenset({"causal_lm", "masked_lm", "infilling_lm", "seq2seq_lm"})
 """Heads whose output is one number for each token of the vocabulary."""
 
+SPAN_OUTPUTS = 2
+"""What a head over spans says of each token: how well one begins there, and how well one ends before it."""
+
+
+def head_outputs(head: str, *, vocabulary: int, labels: int | None) -> int:
+    """Numbers that a head gives for whatever it speaks about: tokens, labels, or the two ends of a span.
+
+    Args:
+        head: a name of some family's `heads`.
+        vocabulary: token kinds.
+        labels: of a classification head; plays no part in the others.
+    """
+    if head in VOCABULARY_HEADS:
+        return vocabulary
+    if head == "span":
+        return SPAN_OUTPUTS
+    assert labels is not None, f"head '{head}' needs labels"
+    return labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutline:
@@ -79,23 +98,26 @@ class StackedFamily(FamilySpec):
 
     def head_parameters(self, outline: ModelOutline) -> int:
         """Trainable elements of the head; shared weights are not counted again."""
-        width, labels = outline.width, outline.labels or 0
+        width = outline.width
+        outputs = head_outputs(outline.head, vocabulary=outline.vocabulary, labels=outline.labels)
         if outline.head in VOCABULARY_HEADS:
-            untied = 0 if outline.tied_embeddings else outline.vocabulary * width
+            untied = 0 if outline.tied_embeddings else outputs * width
             # BERT's: a dense map, its norm, and a bias for each token.
-            return untied + (width * width + width + outline.vocabulary if outline.head == "masked_lm" else 0)
-        if outline.head == "token_classification":
-            return labels * width + labels
+            return untied + (width * width + width + outputs if outline.head == "masked_lm" else 0)
+        if outline.head in ("token_classification", "span"):
+            return outputs * width + outputs
         if not self.looks_ahead:
-            return labels * width
-        return width * width + width + labels * width + labels
+            return outputs * width
+        return width * width + width + outputs * width + outputs
 
 
 class Decoder(StackedFamily):
     """GPT-like: causal layers between an embedding and a head."""
 
     implementation: ClassVar[str] = "nas.models.decoder:Decoder"
-    heads: ClassVar[frozenset[str]] = frozenset({"causal_lm", "sequence_classification", "token_classification"})
+    heads: ClassVar[frozenset[str]] = frozenset(
+        {"causal_lm", "sequence_classification", "token_classification", "span"}
+    )
     natural_head: ClassVar[str] = "causal_lm"
     decodes: ClassVar[bool] = True
 
@@ -104,7 +126,9 @@ class Encoder(StackedFamily):
     """BERT-like: every token sees the whole sequence; generates nothing."""
 
     implementation: ClassVar[str] = "nas.models.encoder:Encoder"
-    heads: ClassVar[frozenset[str]] = frozenset({"masked_lm", "sequence_classification", "token_classification"})
+    heads: ClassVar[frozenset[str]] = frozenset(
+        {"masked_lm", "sequence_classification", "token_classification", "span"}
+    )
     natural_head: ClassVar[str] = "masked_lm"
     decodes: ClassVar[bool] = False
     looks_ahead: ClassVar[bool] = True
