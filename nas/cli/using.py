@@ -67,6 +67,14 @@ def predict(arguments: argparse.Namespace) -> int:
         for label, share in bundle.classify(arguments.text).items():
             print(f"{label} {share:.4f}")
         return 0
+    if bundle.spans is not None:
+        if not arguments.question:
+            raise InputError("this checkpoint answers questions about a text: give one with --question")
+        answer = bundle.answer(arguments.text, arguments.question)
+        print(answer)
+        if not answer:
+            print("nas: the text holds no answer", file=sys.stderr)
+        return 0
     if bundle.writes_targets:
         print(bundle.write(arguments.text, arguments.question))
         return 0

@@ -20,7 +20,7 @@ from nas.space.architecture import Architecture, relative_heads
 from nas.space.layers import Layer
 from nas.specs import family_spec, mixer_spec, mlp_spec
 from nas.specs.base import Surroundings
-from nas.specs.families import HEAD_TRANSFORMS, ModelOutline
+from nas.specs.families import HEAD_TRANSFORMS, ModelOutline, head_outputs
 from nas.specs.tasks import TaskShape
 
 # What a network without a task counts as: a model of bytes and one special token.
@@ -228,9 +228,14 @@ def _position_wise_flops(architecture: Architecture, layer: Layer) -> float:
 
 def _head_flops(architecture: Architecture) -> float:
     """Per token; a head that speaks once a sequence counts as if it spoke at each."""
-    assert architecture.vocabulary is not None
     transforms = HEAD_TRANSFORMS.get(str(architecture.head), 0) * architecture.width**2
-    return 2.0 * (architecture.width * (architecture.labels or architecture.vocabulary) + transforms)
+    return 2.0 * (architecture.width * _outputs(architecture) + transforms)
+
+
+def _outputs(architecture: Architecture) -> int:
+    """Logits of one token."""
+    assert architecture.vocabulary is not None and architecture.head is not None
+    return head_outputs(architecture.head, vocabulary=architecture.vocabulary, labels=architecture.labels)
 
 
 def _decode_flops(architecture: Architecture, context: int) -> float:
@@ -253,7 +258,6 @@ def _live_elements(architecture: Architecture) -> int:
 
 
 def _train_peak_bytes(architecture: Architecture, parameters: int, batch: int, length: int) -> int:
-    assert architecture.vocabulary is not None
     width = architecture.width
     per_token = 0.0
     for index, layer, around in _indexed(architecture):
@@ -270,7 +274,7 @@ def _train_peak_bytes(architecture: Architecture, parameters: int, batch: int, l
             per_token += 2 * width + 2 * (projections.queries + projections.keys) + int(layer.values["cross_heads"])
     # The final norm, the head's input, tokens and targets (int64), and at the loss the logits,
     # their log-probabilities and their gradient.
-    per_token += 3 * width + 1 + 4 + 3 * architecture.vocabulary
+    per_token += 3 * width + 1 + 4 + 3 * _outputs(architecture)
     return round(TRAINING_BYTES * (TRAINING_COPIES * parameters + batch * length * per_token))
 
 

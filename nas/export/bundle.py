@@ -4,7 +4,7 @@ In: an architecture, its weights, its tokenizer and what was measured. Out: a fo
 at all; and from the folder the same network, to the bit. No study and no store is needed to load it.
 
     model.safetensors    the weights in float32; a tied head is the embedding and is not repeated
-    architecture.json    the format's version, the network, and what its labels are
+    architecture.json    the format's version, the network, and what its labels are or how it finds spans
     tokenizer.json       only where the tokens stand for text
     metrics.json         what was measured, and on what
     README.md            the model card; may be edited, nothing is read from it
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from nas.cost.estimate import bound
 from nas.errors import CheckpointError, InputError, did_you_mean
 from nas.export import text as language
+from nas.export.answers import answer_in
 from nas.export.folder import (
     ARCHITECTURE,
     CARD,
@@ -44,7 +45,7 @@ from nas.models.base import Model
 from nas.models.build import build
 from nas.models.decoder import Decoder
 from nas.space.architecture import Architecture
-from nas.tasks.base import Labels
+from nas.tasks.base import Labels, Spans
 from nas.tasks.tokenizers import Tokenizer, tokenizer_from_json
 
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
@@ -60,6 +61,7 @@ class Bundle:
         tokenizer: text to tokens and back; None where the tokens stand for no text.
         metrics: what metrics.json says.
         labels: what a classifier's outputs stand for; None for every other network.
+        spans: how a head over spans finds them; None for every other head.
     """
 
     model: nn.Module
@@ -67,6 +69,7 @@ class Bundle:
     tokenizer: Tokenizer | None
     metrics: Mapping[str, Any]
     labels: Labels | None = None
+    spans: Spans | None = None
 
     def generate_text(
         self,
@@ -123,7 +126,7 @@ class Bundle:
     @property
     def writes_targets(self) -> bool:
         """Whether it was trained to write the target of a source: a translation, an answer."""
-        return self.tokenizer is not None and writes_targets(self.tokenizer)
+        return self.spans is None and self.tokenizer is not None and writes_targets(self.tokenizer)
 
     def write(self, source: str, question: str = "") -> str:
         """The likeliest target of a source, token by token: its translation, or the answer to a question about it.
@@ -151,6 +154,20 @@ class Bundle:
             question=question,
         )
         return "".join(pieces)
+
+    def answer(self, context: str, question: str) -> str:
+        """The span of a context that answers a question, in the context's own letters; "" where none does.
+
+        Raises:
+            InputError: the bundle points at no spans, or either text is empty or no valid Unicode.
+        """
+        if self.spans is None or self.tokenizer is None:
+            raise InputError(
+                f"this bundle points at no answers: its family is '{self.architecture.family}' and its head "
+                f"'{self.architecture.head}'"
+            )
+        assert isinstance(self.model, Model)
+        return answer_in(self.model, self.tokenizer, self.spans, context, question)
 
     def classify(self, text: str) -> dict[str, float]:
         """The probability of each label, the likeliest first; of a text that may bear several, of each by itself.
@@ -198,6 +215,7 @@ def write_bundle(
     metrics: Mapping[str, Any],
     card: str,
     labels: Labels | None = None,
+    spans: Spans | None = None,
 ) -> Path:
     """Writes a bundle, whole or not at all.
 
@@ -209,6 +227,7 @@ def write_bundle(
         metrics: plain values, every number of them finite.
         card: the model card, Markdown.
         labels: what a classifier's outputs stand for.
+        spans: how a head over spans finds them.
 
     Returns:
         The folder.
@@ -229,6 +248,8 @@ def write_bundle(
     network: dict[str, Any] = {"format_version": FORMAT_VERSION, "architecture": architecture.to_mapping()}
     if labels is not None:
         network["labels"] = asdict(labels)
+    if spans is not None:
+        network["spans"] = asdict(spans)
     contents = {
         WEIGHTS: _weights_file(weights),
         ARCHITECTURE: pretty(network),
@@ -262,6 +283,8 @@ def load_bundle(folder: str | Path, *, dtype: str = "fp32", device: str | torch.
         architecture = Architecture.from_mapping(network["architecture"])
         words = network.get("labels")
         labels = Labels(tuple(words["names"]), words["several"], words["too_long"]) if words else None
+        found = network.get("spans")
+        spans = Spans(found["most_tokens"], found["always_answered"], found["too_long"]) if found else None
         model = _fill(architecture, safetensors.torch.load(contents[WEIGHTS]))
         tokenizer = tokenizer_from_json(contents[TOKENIZER].decode()) if TOKENIZER in contents else None
     except (InputError, SafetensorError, KeyError) as error:
@@ -272,6 +295,7 @@ def load_bundle(folder: str | Path, *, dtype: str = "fp32", device: str | torch.
         tokenizer=tokenizer,
         metrics=parsed(folder, METRICS, contents[METRICS]),
         labels=labels,
+        spans=spans,
     )
 
 

@@ -183,6 +183,14 @@ def _use(facts: CardFacts) -> str:
     if facts.classifies_text:
         python += ['bundle.classify("a text")  # the probability of each label']
         return "## Use\n\n" + _fenced("python", python) + "\n\n" + _fenced("sh", ['nas predict DIR "a text"'])
+    if facts.architecture.head == "span":
+        python += ['bundle.answer("a context", question="a question")']
+        return (
+            "## Use\n\n"
+            + _fenced("python", python)
+            + "\n\n"
+            + _fenced("sh", ['nas predict DIR "a context" --question "a question"'])
+        )
     if not facts.scores_text:
         python += ["bundle.model, bundle.architecture, bundle.metrics"]
         return "## Use\n\n" + _fenced("python", python)

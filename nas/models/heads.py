@@ -1,12 +1,14 @@
 """Heads: what a model says about its last features.
 
-In: features, and the token embedding. Out: logits over the vocabulary or over a task's labels.
+In: features, and the token embedding. Out: logits over the vocabulary or over a task's labels,
+or how well a span begins and ends at each token.
 
     causal_lm, infilling_lm, seq2seq_lm     linear, tied to the embedding or not
     masked_lm                               dense → gelu → norm → the same, with a bias (Devlin et al. 2019)
     sequence_classification                 after a decoder linear, as Llama's; after an encoder
                                             dense → gelu → norm → linear with bias (Warner et al. 2024)
     token_classification                    linear with bias
+    span                                    linear with bias, to the two ends of a span (Devlin et al. 2019)
     autoencoder                             one feature vector of a sequence speaks of all its tokens: position by
                                             position, its sum with a sine wave of the position (Vaswani et al. 2017)
                                             goes through twice dense → gelu → norm, then linear with a bias, tied or
@@ -23,7 +25,7 @@ from torch.nn import functional
 
 from nas.models.blocks import make_norm
 from nas.space.architecture import Architecture
-from nas.specs.families import HEAD_TRANSFORMS, VOCABULARY_HEADS
+from nas.specs.families import HEAD_TRANSFORMS, VOCABULARY_HEADS, head_outputs
 
 
 class Transform(nn.Module):
@@ -51,13 +53,14 @@ class Head(nn.Module):
     def __init__(self, architecture: Architecture, *, looks_ahead: bool) -> None:
         super().__init__()
         width, kind = architecture.width, architecture.head
+        assert kind is not None, "only a bound architecture can be built"
         speaks_tokens = kind in VOCABULARY_HEADS
-        outputs = architecture.vocabulary if speaks_tokens else architecture.labels
-        assert outputs is not None, f"head '{kind}' needs labels"
+        assert architecture.vocabulary is not None
+        outputs = head_outputs(kind, vocabulary=architecture.vocabulary, labels=architecture.labels)
         is_tied = speaks_tokens and architecture.tied_embeddings
         one = 1 if kind == "sequence_classification" and looks_ahead else 0
-        transforms = [Transform(width, architecture.norm) for _ in range(HEAD_TRANSFORMS.get(str(kind), one))]
-        has_bias = bool(transforms) or kind == "token_classification"
+        transforms = [Transform(width, architecture.norm) for _ in range(HEAD_TRANSFORMS.get(kind, one))]
+        has_bias = bool(transforms) or kind in ("token_classification", "span")
         self.transform = nn.Sequential(*transforms) if len(transforms) > 1 else next(iter(transforms), None)
         self.weight = None if is_tied else nn.Parameter(torch.empty(outputs, width))
         self.bias = nn.Parameter(torch.zeros(outputs)) if has_bias else None

@@ -23,6 +23,25 @@ VOCABULARY_HEADS = frozenset({"causal_lm", "masked_lm", "infilling_lm", "seq2seq
 HEAD_TRANSFORMS = {"masked_lm": 1, "autoencoder": 2}
 """Dense maps with a norm that stand before the output of a head over the vocabulary."""
 
+SPAN_OUTPUTS = 2
+"""What a head over spans says of each token: how well one begins there, and how well one ends before it."""
+
+
+def head_outputs(head: str, *, vocabulary: int, labels: int | None) -> int:
+    """Numbers that a head gives for whatever it speaks about: tokens, labels, or the two ends of a span.
+
+    Args:
+        head: a name of some family's `heads`.
+        vocabulary: token kinds.
+        labels: of a classification head; plays no part in the others.
+    """
+    if head in VOCABULARY_HEADS:
+        return vocabulary
+    if head == "span":
+        return SPAN_OUTPUTS
+    assert labels is not None, f"head '{head}' needs labels"
+    return labels
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutline:
@@ -82,17 +101,18 @@ class StackedFamily(FamilySpec):
 
     def head_parameters(self, outline: ModelOutline) -> int:
         """Trainable elements of the head; shared weights are not counted again."""
-        width, labels = outline.width, outline.labels or 0
+        width = outline.width
+        outputs = head_outputs(outline.head, vocabulary=outline.vocabulary, labels=outline.labels)
         if outline.head in VOCABULARY_HEADS:
-            untied = 0 if outline.tied_embeddings else outline.vocabulary * width
+            untied = 0 if outline.tied_embeddings else outputs * width
             # A dense map and its norm each, and with them a bias for each token.
             transforms = HEAD_TRANSFORMS.get(outline.head, 0)
-            return untied + transforms * (width * width + width) + (outline.vocabulary if transforms else 0)
-        if outline.head == "token_classification":
-            return labels * width + labels
+            return untied + transforms * (width * width + width) + (outputs if transforms else 0)
+        if outline.head in ("token_classification", "span"):
+            return outputs * width + outputs
         if not self.looks_ahead:
-            return labels * width
-        return width * width + width + labels * width + labels
+            return outputs * width
+        return width * width + width + outputs * width + outputs
 
 
 class Decoder(StackedFamily):
@@ -100,7 +120,7 @@ class Decoder(StackedFamily):
 
     implementation: ClassVar[str] = "nas.models.decoder:Decoder"
     heads: ClassVar[frozenset[str]] = frozenset(
-        {"causal_lm", "autoencoder", "sequence_classification", "token_classification"}
+        {"causal_lm", "autoencoder", "sequence_classification", "token_classification", "span"}
     )
     natural_head: ClassVar[str] = "causal_lm"
     decodes: ClassVar[bool] = True
@@ -111,7 +131,7 @@ class Encoder(StackedFamily):
 
     implementation: ClassVar[str] = "nas.models.encoder:Encoder"
     heads: ClassVar[frozenset[str]] = frozenset(
-        {"masked_lm", "autoencoder", "sequence_classification", "token_classification"}
+        {"masked_lm", "autoencoder", "sequence_classification", "token_classification", "span"}
     )
     natural_head: ClassVar[str] = "masked_lm"
     decodes: ClassVar[bool] = False

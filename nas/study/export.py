@@ -62,6 +62,7 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
         weights=state.average,
         tokenizer=task.tokenizer,
         labels=task.labels,
+        spans=task.spans,
         metrics=_metrics(plan, trial, measurements, baseline),
         card=card,
     )

@@ -26,7 +26,7 @@ from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import IGNORED, Metrics, summed_nats
 from nas.tasks.tokenizers import Tokenizer
 
-__all__ = ["IGNORED", "Batch", "Inputs", "Labels", "Questions", "StepShape", "Task", "hashed"]
+__all__ = ["IGNORED", "Batch", "Inputs", "Labels", "Questions", "Spans", "StepShape", "Task", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Batch:
         inputs: what a model reads.
         targets_BL: int64: what the model is to say at each position, −100 where nothing is scored;
             (B,) where it speaks once for each sequence, (B, labels) of 0 and 1 where several labels
-            may hold at once.
+            may hold at once, (B, L, 3) where it points at spans (`nas.tasks.extractive.reading`).
         example_B: int64: of which held-out example each row is a part; None where nobody asks.
     """
 
@@ -79,6 +79,21 @@ class Labels:
 
     names: tuple[str, ...]
     several: bool = False
+    too_long: str = "truncate"
+
+
+@dataclass(frozen=True)
+class Spans:
+    """How spans that answer questions are found.
+
+    Attributes:
+        most_tokens: of a span.
+        always_answered: whether every question has an answer.
+        too_long: how a context that is longer than its room is read (`nas.specs.tasks.TOO_LONG`).
+    """
+
+    most_tokens: int
+    always_answered: bool
     too_long: str = "truncate"
 
 
@@ -134,6 +149,7 @@ class Task(ABC):
         tokenizer: text to tokens and back; None where the tokens stand for no text.
         labels: of a task whose models speak once about each sequence, after its last token where they
             speak everywhere: what its labels are called; None for every other task.
+        spans: how a head over spans finds them; None for every other head.
         scores_sequences: whether the loss and the metrics take the logits of whole sequences, (B, L, C),
             instead of those at the scored positions alone, (N, C).
     """
@@ -141,6 +157,7 @@ class Task(ABC):
     spec: ClassVar[TaskSpec]
     scores_sequences: ClassVar[bool] = False
     labels: Labels | None = None
+    spans: Spans | None = None
     shape: TaskShape
     data_version: str
     tokenizer: Tokenizer | None

@@ -28,7 +28,7 @@ def load_task(reference: TaskReference) -> Task:
     for broken in spec.broken_rules(dict(reference.options)):
         raise DataError(broken.text)
     options = spec.complete(dict(reference.options))
-    kind = _implementation(spec.implementation)
+    kind = _implementation(spec.implementation_for(options))
     task = _load(kind, json.dumps(options, sort_keys=True), kind.source_stamp(options))
     if reference.data_version and reference.data_version != task.data_version:
         raise DataError(

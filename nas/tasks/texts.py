@@ -150,24 +150,25 @@ class Views:
         )
 
 
-def views(text_N: Positions, length_N: Positions, context: int, too_long: str) -> Views:
+def views(text_N: Positions, length_N: Positions, context: int | Positions, too_long: str) -> Views:
     """What a context holds of texts (see `TOO_LONG`); of windows, all of them.
 
     Args:
         text_N: which texts.
         length_N: their tokens.
-        context: most tokens that are read at once.
+        context: most tokens that are read at once; of each text its own, or one for all.
         too_long: "truncate", "head_tail" or "window".
     """
     nothing = np.zeros_like(text_N)
+    context = np.broadcast_to(context, length_N.shape)
     if too_long == "window":
-        stride = max(context // 2, 1)
-        count_N = 1 + np.maximum(-(-(length_N - context) // stride), 0)
+        stride_N = np.maximum(context // 2, 1)
+        count_N = 1 + np.maximum(-(-(length_N - context) // stride_N), 0)
         which = np.repeat(np.arange(len(text_N)), count_N)
         number_W = np.arange(len(which)) - np.repeat(np.cumsum(count_N) - count_N, count_N)
         # The last window ends where the text does.
-        head_W = np.minimum(number_W * stride, np.maximum(length_N[which] - context, 0))
-        size_W = np.minimum(length_N[which], context)
+        head_W = np.minimum(number_W * stride_N[which], np.maximum(length_N - context, 0)[which])
+        size_W = np.minimum(length_N, context)[which]
         return Views(text_N[which], head_W, size_W, length_N[which], np.zeros_like(head_W))
     if too_long == "head_tail":
         is_cut_N = length_N > context

@@ -94,7 +94,7 @@ class TaskSpec(ABC):
     """A job that models are trained and measured on.
 
     Attributes:
-        implementation: the torch class, as "module:Class".
+        implementation: the torch class, as "module:Class", where the options do not change it.
         head: the output that the task needs of a model, where its options do not change it.
         families: those that some options serve.
         keys: what the task takes.
@@ -118,6 +118,10 @@ class TaskSpec(ABC):
         Whether the family is served at all is for `families_for` of what comes back to say.
         """
         return dict(options)
+
+    def implementation_for(self, options: Options) -> str:
+        """The torch class that does what these options ask for."""
+        return self.implementation
 
     def families_for(self, options: Options) -> frozenset[str]:
         """The families that these options serve."""

@@ -1,4 +1,4 @@
-"""Specifications of text-to-text tasks: translation, and questions with answers that are generated."""
+"""Specifications of text-to-text tasks: translation, and questions whose answers are written or pointed at."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import ClassVar, Final
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
 from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
-from nas.specs.tasks.classification import CUT_SHARE
+from nas.specs.tasks.classification import CUT_SHARE, TOO_LONG
 from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
 from nas.specs.tasks.forms import NATURAL_FORMS, PAIR_FORMS
 from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
 
 SOURCE_CUTS: Final = ("truncate", "head_tail")
+
+SPAN_FORM: Final = "span"
+SPAN_FAMILIES: Final = frozenset({"encoder", "decoder"})
+"""Families that point at answers; a prefix language model whose prefix is all that is read is an encoder."""
+
+SPAN_EXAMPLES: Final = 2_000
+"""Held-out questions that are scored where answers are pointed at, unless a study says otherwise."""
 
 
 def _bits(what: str) -> MetricSpec:
@@ -52,6 +59,15 @@ class TextToText(TaskSpec):
         ),
     }
     fields: ClassVar[tuple[Field, ...]]
+    forms: ClassVar[tuple[str, ...]] = tuple(PAIR_FORMS)
+
+    def cuts(self, options: Options) -> tuple[str, ...]:
+        """What `too_long` may be."""
+        return SOURCE_CUTS
+
+    def fields_for(self, options: Options) -> tuple[Field, ...]:
+        """What is read of each record."""
+        return self.fields
 
     def complete(self, options: Options) -> dict[str, Value]:
         """The options with defaults filled in; without a family the form is causal."""
@@ -73,13 +89,13 @@ class TextToText(TaskSpec):
         return PAIR_FORMS.get(str(options.get("form", "causal")), PAIR_FORMS["causal"])[1]
 
     def broken_between(self, options: Options) -> Iterator[BrokenRule]:
-        yield from broken_data(options, self.fields)
+        yield from broken_data(options, self.fields_for(options))
         yield from broken_tokenizer(options.get("tokenizer"))
-        if options["form"] not in PAIR_FORMS:
-            hint = did_you_mean(str(options["form"]), ["auto", *PAIR_FORMS])
+        if options["form"] not in self.forms:
+            hint = did_you_mean(str(options["form"]), ["auto", *self.forms])
             yield BrokenRule("form", f"unknown form '{options['form']}': {hint}")
-        if options["too_long"] not in SOURCE_CUTS:
-            hint = did_you_mean(str(options["too_long"]), SOURCE_CUTS)
+        if options["too_long"] not in self.cuts(options):
+            hint = did_you_mean(str(options["too_long"]), self.cuts(options))
             yield BrokenRule("too_long", f"unknown too_long '{options['too_long']}': {hint}")
 
 
@@ -101,14 +117,44 @@ class Translation(TextToText):
 
 
 class QuestionAnswering(TextToText):
-    """A question about a context, and the answer that is written; "" where the context has none."""
+    """A question about a context, and its answer: written, or pointed at in the context; "" where it has none.
+
+    span      question and context in one sequence, of which every token says how well an answer begins there
+              and ends before it; for encoders and decoders
+    """
 
     implementation: ClassVar[str] = "nas.tasks.pairs:QuestionAnswering"
+    families: ClassVar[frozenset[str]] = TextToText.families | SPAN_FAMILIES
+    forms: ClassVar[tuple[str, ...]] = (*TextToText.forms, SPAN_FORM)
+    keys: ClassVar[Mapping[str, Key]] = {
+        **TextToText.keys,
+        "form": Key(
+            type=str,
+            default="auto",
+            doc=f"{', '.join(PAIR_FORMS)}: the answer is written; {SPAN_FORM}: it is pointed at in the context, by an "
+            "encoder or a decoder; auto: the one that is natural to the family (span for an encoder)",
+        ),
+        "too_long": Key(
+            type=str,
+            default="truncate",
+            doc="how a context longer than its room is read: truncate (its beginning) or head_tail (both ends); for "
+            "spans also window (all of it, in windows that advance by half the room; the best span of all counts)",
+        ),
+        "evaluation_examples": Key(
+            type=int,
+            minimum=1,
+            derived=True,
+            doc="held-out questions that are answered and scored (default: 200 where answers are written, "
+            f"{SPAN_EXAMPLES:,} where they are pointed at); of the test part four times as many",
+        ),
+    }
     fields: ClassVar[tuple[Field, ...]] = (
         Field("question", "text"),
         Field("context", "text", group=True),
         Field("answers", "answers"),
     )
+    # Read where answers are pointed at: the first one's first character in the context.
+    span_fields: ClassVar[tuple[Field, ...]] = (*fields, Field("answer_start", "integer", optional=True))
     metrics: ClassVar[Mapping[str, MetricSpec]] = {
         "exact_match": MetricSpec(
             direction="maximize", unit="", best=1.0, doc="share of answers that equal a right one, as SQuAD counts"
@@ -116,6 +162,60 @@ class QuestionAnswering(TextToText):
         "answer_f1": MetricSpec(
             direction="maximize", unit="", best=1.0, doc="F1 of the words of answers and right ones, as SQuAD counts"
         ),
-        "answer_bits_per_byte": _bits("the right answer"),
+        "answer_bits_per_byte": _bits("the right answer, where it is written"),
+        "span_loss": MetricSpec(
+            direction="minimize",
+            unit="nat",
+            best=0.0,
+            doc="mean negative log likelihood of where the answer begins and ends, in what is read at once (spans)",
+        ),
+        "answer_in_reach": MetricSpec(
+            direction="maximize",
+            unit="",
+            best=1.0,
+            doc="share of the held-out answers that stand whole in something that is read at once (spans)",
+        ),
         "cut_share": CUT_SHARE,
     }
+
+    def complete(self, options: Options) -> dict[str, Value]:
+        """The options with defaults filled in; how many examples are scored depends on the form."""
+        filled = super().complete(options)
+        written = TextToText.keys["evaluation_examples"].default
+        assert written is not None
+        return {"evaluation_examples": SPAN_EXAMPLES if filled["form"] == SPAN_FORM else written, **filled}
+
+    def objective_for(self, family: str, options: Options) -> dict[str, Value]:
+        """The options, with the form that is natural to the family in the place of "auto"."""
+        if options.get("form", "auto") == "auto" and family == "encoder":
+            return {**options, "form": SPAN_FORM}
+        return super().objective_for(family, options)
+
+    def implementation_for(self, options: Options) -> str:
+        """That of the form."""
+        return "nas.tasks.extractive:SpanQuestions" if _points(options) else self.implementation
+
+    def families_for(self, options: Options) -> frozenset[str]:
+        """That of the form, or those."""
+        return SPAN_FAMILIES if _points(options) else super().families_for(options)
+
+    def head_for(self, options: Options) -> str:
+        """That of the form."""
+        return "span" if _points(options) else super().head_for(options)
+
+    def cuts(self, options: Options) -> tuple[str, ...]:
+        """What `too_long` may be: of a context that answers are pointed at in, windows too."""
+        return TOO_LONG if _points(options) else SOURCE_CUTS
+
+    def measured(self, options: Options) -> Mapping[str, MetricSpec]:
+        """The metrics of the form; exact match is its own score."""
+        others = {"answer_bits_per_byte"} if _points(options) else {"span_loss", "answer_in_reach"}
+        return {name: spec for name, spec in self.metrics.items() if name not in others}
+
+    def fields_for(self, options: Options) -> tuple[Field, ...]:
+        """What is read of each record."""
+        return self.span_fields if _points(options) else self.fields
+
+
+def _points(options: Options) -> bool:
+    return options.get("form") == SPAN_FORM

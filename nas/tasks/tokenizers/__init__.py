@@ -6,8 +6,8 @@ subword.py    BPE and unigram, trained on a corpus, and tokenizers of the Huggin
 load.py       the tokenizer that a study asks for, and that a checkpoint holds
 """
 
-from nas.tasks.tokenizers.base import Tokenizer
+from nas.tasks.tokenizers.base import Placed, Tokenizer
 from nas.tasks.tokenizers.byte import ByteTokenizer
 from nas.tasks.tokenizers.load import make_tokenizer, tokenizer_from_json
 
-__all__ = ["ByteTokenizer", "Tokenizer", "make_tokenizer", "tokenizer_from_json"]
+__all__ = ["ByteTokenizer", "Placed", "Tokenizer", "make_tokenizer", "tokenizer_from_json"]

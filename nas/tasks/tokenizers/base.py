@@ -14,6 +14,7 @@ import codecs
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
@@ -23,6 +24,21 @@ from numpy.typing import NDArray
 from nas.errors import CheckpointError, DataError, did_you_mean
 
 Ids = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A text in tokens, and where in it each of them stands.
+
+    Attributes:
+        ids: the tokens.
+        first_N: the first byte of the text's UTF-8 that each stands for.
+        end_N: the byte behind the last.
+    """
+
+    ids: Ids
+    first_N: NDArray[np.int64]
+    end_N: NDArray[np.int64]
 
 
 class Tokenizer(ABC):
@@ -99,6 +115,15 @@ class Tokenizer(ABC):
     def encode_many(self, texts: Sequence[str]) -> list[Ids]:
         """The tokens of each text, as `encode` gives them, of type `id_type`."""
         return [np.array(self.encode(text), dtype=self.id_type) for text in texts]
+
+    def encode_placed(self, texts: Sequence[str]) -> list[Placed]:
+        """The tokens of each text, as `encode` gives them, and where they stand in it."""
+        assert self.exact_bytes, "the bytes of its tokens are not those of the text"
+        found = []
+        for ids in self.encode_many(texts):
+            end_N = np.cumsum(self.byte_lengths_V[ids])
+            found.append(Placed(ids, end_N - self.byte_lengths_V[ids], end_N))
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens; specials say nothing, bytes that form no UTF-8 become U+FFFD.

@@ -23,7 +23,7 @@ from typing import Any, Final
 import numpy as np
 
 from nas.errors import CheckpointError, DataError, MissingExtraError
-from nas.tasks.tokenizers.base import Ids, Tokenizer, parsed, utf8
+from nas.tasks.tokenizers.base import Ids, Placed, Tokenizer, parsed, utf8
 
 BYTES: Final = 256
 # A long text is encoded in pieces of about so many characters: the library's notes on a piece take
@@ -80,6 +80,18 @@ class SubwordTokenizer(Tokenizer):
                 found[place].append(np.array(one.ids, dtype=self.id_type))
         empty = np.zeros(0, dtype=self.id_type)
         return [parts[0] if len(parts) == 1 else np.concatenate([empty, *parts]) for parts in found]
+
+    def encode_placed(self, texts: Sequence[str]) -> list[Placed]:
+        """The tokens of each text and where they stand in it, as the library says where bytes do not tell."""
+        if self.exact_bytes:
+            return super().encode_placed(texts)
+        found = []
+        for text, one in zip(texts, self._library.encode_batch(list(texts), add_special_tokens=False), strict=True):
+            # The library counts characters.
+            byte_at = np.cumsum([0, *(len(utf8(character)) for character in text)])
+            place_N2 = byte_at[np.array(one.offsets, dtype=np.int64).reshape(-1, 2)]
+            found.append(Placed(np.array(one.ids, dtype=self.id_type), place_N2[:, 0], place_N2[:, 1]))
+        return found
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of tokens; errors as of `Tokenizer.decode`."""
