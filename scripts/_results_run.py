@@ -25,7 +25,7 @@ from typing import Any
 # Before torch is imported: one thread for each process, and no busy waiting.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
-ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = Path(__file__).resolve().parent / "reproduce_results"
 SEARCH_SEED = 0
 
 
@@ -110,8 +110,7 @@ def run_rows(
         rates = row.rates if phase == "search" else (chosen_rate(every, folder, row),)
         asked = {"row": row.name, "phase": phase, "seed": seed, "rates": rates}
         done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / "reproduce_results"), "--folder", str(folder), "--one"]
-            + [json.dumps(asked)],
+            [sys.executable, str(SCRIPT), "--folder", str(folder), "--one", json.dumps(asked)],
             capture_output=True,
             text=True,
             check=False,
@@ -133,7 +132,9 @@ def chosen_rate(every: Mapping[str, Row], folder: Path, row: Row) -> float:
         return row.rates[0]
     tried = tried_rates(folder, row)
     # Of equal ones the smaller: it is the safer.
-    return max(sorted(tried), key=tried.__getitem__) if is_higher_better(row.score) else min(tried, key=tried.__getitem__)
+    return (
+        max(sorted(tried), key=tried.__getitem__) if is_higher_better(row.score) else min(tried, key=tried.__getitem__)
+    )
 
 
 def tried_rates(folder: Path, row: Row) -> dict[float, float]:
