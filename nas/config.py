@@ -30,6 +30,7 @@ from nas.space.yaml_lines import Lines, load_yaml, parse_value
 from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
+from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
 from nas.units import parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
@@ -147,20 +148,21 @@ class StudyConfig:
     trainer: tuple[tuple[str, Any], ...]
     resolved: Mapping[str, Any]
 
-    def schedule(self, flops_per_step: float) -> Schedule:
+    def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
         """How the budget of a candidate is spent.
 
         Args:
             flops_per_step: training FLOPs of one of its steps; matters where the budget is FLOPs.
+            bytes_per_token: of the text that it is trained on; matters where the budget is bytes.
 
         Raises:
             StudyError: the budget is smaller than one step a rung.
         """
-        steps = rung_steps(self.budget, flops_per_step=flops_per_step)
+        steps = rung_steps(self.budget, flops_per_step=flops_per_step, bytes_per_token=bytes_per_token)
         return Schedule(tokens_per_step=self.budget.tokens_per_step, rung_steps=steps)
 
 
-def rung_steps(budget: BudgetWords, *, flops_per_step: float) -> tuple[int, ...]:
+def rung_steps(budget: BudgetWords, *, flops_per_step: float, bytes_per_token: float = 1.0) -> tuple[int, ...]:
     """Training steps at each rung, the last being the whole budget.
 
     Raises:
@@ -168,8 +170,10 @@ def rung_steps(budget: BudgetWords, *, flops_per_step: float) -> tuple[int, ...]
     """
     if budget.flops is not None:
         steps = int(float(budget.flops) // flops_per_step)
+    elif budget.bytes is not None:
+        steps = int(budget.bytes / (budget.tokens_per_step * bytes_per_token))
     else:
-        steps = int(budget.tokens or budget.bytes or 0) // budget.tokens_per_step
+        steps = int(budget.tokens or 0) // budget.tokens_per_step
     rungs = _rungs(steps, budget)
     if len(rungs) < budget.rungs or rungs[0] < 1:
         least = _least_steps(budget)
@@ -228,6 +232,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         served = ", ".join(sorted(families if space.family in spec.families else spec.families))
         raise StudyError(f"{lines.at(('task',))}: task '{task.name}' does not serve family '{space.family}': {served}")
     objectives = _objectives(file, spec.metrics_for(dict(task.options)), space, lines)
+    if space.vocabularies:
+        _check_vocabularies(file, spec, task, space, lines)
     sampler = file.sampler if isinstance(file.sampler, SamplerWords) else SamplerWords(name=file.sampler)
     if sampler.name not in catalog.SAMPLERS and ":" not in sampler.name:
         hint = did_you_mean(sampler.name, catalog.SAMPLERS)
@@ -401,6 +407,47 @@ def _limit(words: ObjectiveWords) -> float | None:
         return parse(words.limit)
     except InputError as error:
         raise StudyError(f"limit of '{words.name}': {error}") from None
+
+
+def _check_vocabularies(file: StudyFile, spec: TaskSpec, task: TaskReference, space: Space, lines: Lines) -> None:
+    """The rules of a study whose space searches the vocabulary: nothing may count tokens, which hold unequal text."""
+    options = dict(task.options)
+    named: Any = options.get("tokenizer")
+    kind = named.get("kind") if isinstance(named, Mapping) else named
+    if kind not in TRAINED_KINDS or (isinstance(named, Mapping) and "vocabulary" in named):
+        raise StudyError(
+            f"{lines.at(('task', 'tokenizer'))}: the space searches the vocabulary: the tokenizer must be one that is "
+            f"trained, without a vocabulary of its own: {{kind: {' or '.join(TRAINED_KINDS)}}}"
+        )
+    smallest = min(space.vocabularies)
+    if smallest < SMALLEST_VOCABULARY:
+        raise StudyError(
+            f"{lines.at(('space',))}: a tokenizer's vocabulary must be at least {SMALLEST_VOCABULARY}, not {smallest}"
+        )
+    if file.budget.tokens is not None:
+        raise StudyError(
+            f"{lines.at(('budget',))}: budget: tokens of different vocabularies hold unequal text: give bytes or flops"
+        )
+    if "contexts" in options:
+        raise StudyError(
+            f"{lines.at(('task', 'contexts'))}: contexts count tokens, which hold unequal text where the vocabulary is "
+            "searched: leave them out, and each candidate is scored at parts of its own max_context"
+        )
+    metrics = spec.metrics_for(options)
+    for index, words in enumerate(file.objectives):
+        name = words if isinstance(words, str) else words.name
+        where = lines.at(("objectives", index))
+        if name in metrics and metrics[name].counts_tokens:
+            others = ", ".join(other for other, known in metrics.items() if not known.counts_tokens)
+            raise StudyError(f"{where}: '{name}' counts tokens, which hold unequal text here: take one of {others}")
+        if "context=" in name:
+            raise StudyError(f"{where}: '{name}' names a context in tokens, which hold unequal text here: leave it out")
+    for rule in space.constraints:
+        if "context=" in rule.text:
+            raise StudyError(
+                f"{lines.at(('constraints',))}: '{rule.text}' names a context in tokens, which hold unequal text where "
+                "the vocabulary is searched: leave it out"
+            )
 
 
 def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:

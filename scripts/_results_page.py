@@ -19,9 +19,9 @@ HEAD = """<!-- Made by scripts/reproduce_results --write; do not edit. -->
 
 What small models reach on the tasks of the shipped studies, on two cores of an AMD EPYC without a GPU, each process on
 one thread. Every table names its seeds; scores are of the test part, which is looked at once for each finished
-training. Where several learning rates were tried, the validation part chose among them at seed 0, which is not reported.
-Everything here is made again by `scripts/reproduce_results --write`, which can be interrupted and repeats nothing; what
-each run scored, along the context too, stands in [results.json](results.json).
+training. Where several learning rates were tried, the validation part chose among them at seed 0, not reported here.
+Everything here is made again by `scripts/reproduce_results`, which can be interrupted and repeats nothing, and then
+`scripts/reproduce_results --write`; what each run scored, along the context too, is in [results.json](results.json).
 """
 
 
@@ -85,7 +85,7 @@ def _equal_flops(section: Section, found: dict[str, list[Found]]) -> Iterator[st
         context = int(row.space["max_context"])
         runs = found[row.name]
         points[context].append((runs[0].flops, statistics.mean(run.score("bits_per_byte") for run in runs)))
-    yield "At equal training FLOPs, those of context 64, read off straight lines between the budgets (logarithms of both):"
+    yield "At equal training FLOPs, those of context 64, on straight lines between the budgets (logarithms of both):"
     yield ""
     yield f"| training FLOPs | {' | '.join(f'context {context}' for context in CONTEXTS)} |"
     yield f"|---|{'---:|' * len(CONTEXTS)}"

@@ -78,9 +78,9 @@ def check_known(space: Space, known: Callable[[Architecture], float], where: str
     """
     rng = random.Random(0)
     for _ in range(_TRIAL_DRAWS):
-        architecture = space.decode(space.draw(rng)).architecture
-        if architecture is not None:
-            network = space.bind(architecture, None)
+        drawn = space.decode(space.draw(rng))
+        if drawn.architecture is not None:
+            network = space.bind(drawn, None)
             at_place(where, lambda network=network: known(network))  # type: ignore[misc]
             return
 

@@ -46,6 +46,9 @@ def assignments(space: Space, architecture: Architecture) -> Iterator[dict[str, 
         return
     around: dict[str, Value] = {}
     for name, draw in space.globals.items():
+        if name == "vocabulary":
+            # It plays no part in an unbound network: whoever knows the task knows which one it is.
+            continue
         seen = getattr(architecture, name)
         # How rotary positions turn plays no part where nothing rotates.
         plays = not name.startswith("rope_") or architecture.positions == "rope"

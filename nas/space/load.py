@@ -60,14 +60,16 @@ def space_from_mapping(mapping: Mapping[str, Any], lines: Lines | None = None) -
     lines = lines or Lines(f"space '{mapping.get('name', '?')}'", {})
     file: SpaceFile = validate(SpaceFile, mapping, lines, SpaceError)
     entries, places = _entries(file, lines)
+    drawn = {name: as_draw(getattr(file, name)) for name in GLOBAL_KEYS if name not in ("vocabulary", "labels")}
+    if file.vocabulary is not None:
+        drawn["vocabulary"] = as_draw(file.vocabulary)
     space = Space(
         name=file.name,
         family=file.family,
-        globals={name: as_draw(getattr(file, name)) for name in GLOBAL_KEYS if name not in ("vocabulary", "labels")},
+        globals=drawn,
         entries=entries,
         training={name: as_draw(words) for name, words in file.training.items()},
         constraints=_constraints(file.constraints, lines),
-        vocabulary=file.vocabulary,
         source=mapping,
     )
     check_space(space, lines, places)

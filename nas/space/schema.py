@@ -142,7 +142,7 @@ class SpaceFile(Words):
     norm: Word = "rms"
     embedding_norm: Word = False
     tied_embeddings: Word = True
-    vocabulary: int | None = Field(None, ge=2)
+    vocabulary: Word = None
     training: dict[str, Word] = {}
     constraints: list[str] = []
 

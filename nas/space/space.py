@@ -88,11 +88,13 @@ class Drawn:
         architecture: unless no repair could mend the draw.
         training: hyperparameters by name.
         excluded: the rule that excluded it, else "".
+        vocabulary: token kinds, where the space says them.
     """
 
     architecture: Architecture | None
     training: tuple[tuple[str, float], ...]
     excluded: str = ""
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,6 @@ class Space:
         entries: draws of the layers.
         training: draws of the training hyperparameters.
         constraints: rules that every candidate must keep.
-        vocabulary: token kinds where the space fixes them, else given by the task.
         source: the plain values that it was made from.
     """
 
@@ -116,7 +117,6 @@ class Space:
     entries: tuple[Entry, ...]
     training: Mapping[str, Draw]
     constraints: tuple[Constraint, ...] = ()
-    vocabulary: int | None = None
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @staticmethod
@@ -168,6 +168,12 @@ class Space:
         return outside * inside
 
     @property
+    def vocabularies(self) -> tuple[int, ...]:
+        """The vocabularies that are searched; none where the task gives one or the space fixes it."""
+        draw = self.globals.get("vocabulary")
+        return () if draw is None or draw.fixed is not None else tuple(int(value) for value in draw.domain.grid or ())
+
+    @property
     def is_finite(self) -> bool:
         """Whether its candidates, training hyperparameters included, can be listed."""
         return all(parameter.domain.grid is not None for parameter in self.parameters)
@@ -192,8 +198,10 @@ class Space:
             if problem := self._stack_problem(layers, self.surroundings(around, stack)):
                 return Drawn(None, training, problem)
         words: dict[str, Any] = {stack: {"layers": layers} for stack, layers in stacks.items()}
+        vocabulary = around.pop("vocabulary", None)
         mapping: dict[str, Any] = {"family": self.family, **around, **words.pop("", {}), **words}
-        return Drawn(Architecture.from_mapping(mapping), training)
+        architecture = Architecture.from_mapping(mapping)
+        return Drawn(architecture, training, vocabulary=None if vocabulary is None else int(vocabulary))
 
     def surroundings(self, around: Mapping[str, Value], stack: str) -> Surroundings:
         """What the layers of a stack must know, given the values of the whole model."""
@@ -244,7 +252,7 @@ class Space:
                 if drawn.architecture is None:
                     excluded[drawn.excluded] = excluded.get(drawn.excluded, 0) + 1
                     continue
-                architecture = self.bind(drawn.architecture, shape)
+                architecture = self.bind(drawn, shape)
                 broken = self.broken_constraints(architecture)
                 if not broken:
                     yield architecture
@@ -257,11 +265,13 @@ class Space:
                     f"space '{self.name}': none of {MAXIMUM_TRIES:,} draws is feasible; '{worst}' excludes most of them"
                 )
 
-    def bind(self, architecture: Architecture, shape: TaskShape | None) -> Architecture:
-        """The architecture with the task's shape, or with the vocabulary that the space fixes."""
-        if self.vocabulary is not None:
+    def bind(self, drawn: Drawn, shape: TaskShape | None) -> Architecture:
+        """The architecture of a draw with the task's shape, or with the vocabulary that the space fixes or drew."""
+        architecture = drawn.architecture
+        assert architecture is not None, "a draw that was excluded has no architecture"
+        if drawn.vocabulary is not None and not (shape and self.vocabularies):
             head = shape.head if shape else family_spec(self.family).natural_head
-            architecture = replace(architecture, vocabulary=self.vocabulary, head=head)
+            architecture = replace(architecture, vocabulary=drawn.vocabulary, head=head)
         return architecture.bind(shape) if shape else architecture
 
     def enumerate(self) -> Iterator[dict[str, Value]]:

@@ -38,7 +38,8 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
     state = read_checkpoint(reference, Files(store.files))
     tested = _test(store, plan, trial)
     store.add_measurements(trial, tested)
-    task = load_task(plan.task)
+    read = plan.task_of(trial.candidate.architecture)
+    task = load_task(read)
     measurements = [*_validation(store, plan, trial), *tested]
     baseline = task.baseline("test")
     card = model_card(
@@ -48,7 +49,7 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
             fingerprint=trial.candidate.architecture.fingerprint,
             architecture=trial.candidate.architecture,
             training={**TRAINING_DEFAULTS, **dict(trial.candidate.training)},
-            task=plan.task,
+            task=read,
             tokens=trial.tokens,
             flops=trial.flops,
             measurements=tuple(measurements),
@@ -74,7 +75,7 @@ def _test(store: Store, plan: Plan, trial: StoredTrial) -> list[Measurement]:
     job = Job(
         kind="test",
         candidate=trial.candidate,
-        task=plan.task,
+        task=plan.task_of(trial.candidate.architecture),
         seed=trial.seed,
         schedule=plan.schedule(trial.candidate.architecture),
         from_step=trial.step,

@@ -138,7 +138,7 @@ class Loop:
         if drawn.architecture is None:
             self.mirror.tell_infeasible(suggestion.number, {drawn.excluded: 1.0}, self._placeholder({}))
             return False
-        architecture = self.plan.space.bind(drawn.architecture, self.plan.shape)
+        architecture = self.plan.bind(drawn)
         candidate = Candidate(architecture, drawn.training)
         known = known_values(self.plan.objectives, architecture)
         earlier = self.store.find(self.study, candidate.key, self.plan.seed)
@@ -210,7 +210,7 @@ class Loop:
             drawn = space.decode(values)
             if drawn.architecture is None:
                 continue
-            candidate = Candidate(space.bind(drawn.architecture, self.plan.shape), drawn.training)
+            candidate = Candidate(self.plan.bind(drawn), drawn.training)
             known = known_values(self.plan.objectives, candidate.architecture)
             is_new = self.store.find(self.study, candidate.key, self.plan.seed) is None
             if is_new and not violations(self.plan, candidate.architecture, known):
@@ -252,7 +252,7 @@ class Loop:
         return Job(
             kind="train",
             candidate=trial.candidate,
-            task=self.plan.task,
+            task=self.plan.task_of(trial.candidate.architecture),
             seed=trial.seed,
             schedule=schedule,
             from_step=from_step,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from nas import catalog
 from nas.errors import StudyError
@@ -14,6 +13,7 @@ from nas.specs.base import Value
 from nas.store import Store, StoredStudy, StoredTrial
 from nas.study.plan import Plan
 from nas.study.standing import placeholder
+from nas.study.vocabularies import draws_of
 
 
 def open_mirror(plan: Plan, store: Store, study: StoredStudy) -> Mirror:
@@ -69,9 +69,11 @@ def _mirrored(trial: StoredTrial, plan: Plan, worst: Sequence[float]) -> Mirrore
 
 def _parameters(trial: StoredTrial, plan: Plan) -> Mapping[str, Value]:
     """An assignment of the space's parameters that decodes to the trial's candidate."""
-    unbound = replace(trial.candidate.architecture, vocabulary=None, head=None)
-    training = {f"training.{name}": value for name, value in trial.candidate.training}
-    for values in assignments(plan.space, unbound):
-        if plan.space.decode({**values, **training}).architecture == unbound:
-            return {**values, **training}
+    training: dict[str, Value] = {f"training.{name}": value for name, value in trial.candidate.training}
+    for unbound, vocabulary in draws_of(plan.space, trial.candidate.architecture, plan.cuts):
+        known = training if vocabulary is None else {**training, "vocabulary": vocabulary}
+        for values in assignments(plan.space, unbound):
+            drawn = plan.space.decode({**values, **known})
+            if drawn.architecture is not None and plan.bind(drawn) == trial.candidate.architecture:
+                return {**values, **known}
     return training

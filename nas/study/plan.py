@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.config import SamplerWords, StudyConfig
 from nas.errors import StudyError
@@ -22,9 +22,13 @@ from nas.pareto import Axis
 from nas.records import Evaluator, Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint, Figure
-from nas.space.space import Space
+from nas.space.space import Drawn, Space
 from nas.specs.tasks import EFFECTIVE_CONTEXT, TaskShape
 from nas.store import StoredObjective
+from nas.study.vocabularies import Cut, bind, joint_version, reference_with
+
+if TYPE_CHECKING:
+    from nas.tasks.base import Task
 
 SCALE_DRAWS = 4_096
 
@@ -48,6 +52,7 @@ class Plan:
         scores_curve: whether it is scored at them at every rung, since an objective needs them.
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
+        cuts: the task with each vocabulary of a space that searches them; else none.
     """
 
     name: str
@@ -64,6 +69,16 @@ class Plan:
     scores_curve: bool = False
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
+    cuts: tuple[Cut, ...] = ()
+
+    def bind(self, drawn: Drawn) -> Architecture:
+        """The network of a draw, bound to the task."""
+        return bind(self.space, drawn, self.shape, self.cuts)
+
+    def task_of(self, architecture: Architecture) -> TaskReference:
+        """The task that a bound architecture is trained on."""
+        found = (cut.reference for cut in self.cuts if cut.shape.vocabulary == architecture.vocabulary)
+        return next(found, self.task)
 
 
 def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
@@ -80,19 +95,28 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     from nas.measure.trainer import make_trainer, quiet
     from nas.tasks.load import load_task
 
-    task = load_task(replace(config.task, data_version=data_version))
+    cuts, tasks = _cuts(config)
+    task = tasks[0] if tasks else load_task(replace(config.task, data_version=data_version))
+    version = joint_version(cuts, data_version) if cuts else task.data_version
     contexts = [int(context) for context in config.space.globals["max_context"].domain.grid or (1,)]
     for context in (max(contexts), min(contexts)):
-        task.check(tokens=config.budget.tokens_per_step, max_context=context)
+        for place, each in enumerate(tasks or [task]):
+            size = cuts[place].tokens(context) if cuts else context
+            each.check(tokens=config.budget.tokens_per_step, max_context=size)
     # The trivial guesser uses no context at all.
     baseline = {**task.baseline("validation"), EFFECTIVE_CONTEXT: 0.0}
     with quiet():
         # A setting that Lightning refuses must be found before anything is written.
         make_trainer(dict(config.trainer), steps=0, gradient_clip=0.0, folder=tempfile.gettempdir())
-    reference = replace(config.task, data_version=task.data_version)
+    reference = replace(config.task, data_version=version)
+    by_vocabulary: dict[int, Task] = {each.shape.vocabulary: each for each in tasks}
 
     def schedule(architecture: Architecture) -> Schedule:
-        return config.schedule(flops_per_step(architecture, task, config.budget.tokens_per_step, config.seed))
+        own = by_vocabulary.get(architecture.vocabulary or 0) or task
+        return config.schedule(
+            flops_per_step(architecture, own, config.budget.tokens_per_step, config.seed),
+            bytes_per_token=own.bytes_per_token,
+        )
 
     def others(architecture: Architecture) -> tuple[int, ...]:
         named = dict(config.task.options).get("contexts")
@@ -104,7 +128,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         objectives=tuple(replace(found, worst=baseline.get(found.name)) for found in config.objectives),
         sampler=config.sampler,
         seed=config.seed,
-        resolved={**config.resolved, "data_version": task.data_version},
+        resolved={**config.resolved, "data_version": version},
         evaluator=TrainingEvaluator(),
         task=reference,
         shape=task.shape,
@@ -113,7 +137,22 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         scores_curve=any(objective.name == EFFECTIVE_CONTEXT for objective in config.objectives),
         trainer=config.trainer,
         trials=config.trials,
+        cuts=cuts,
     )
+
+
+def _cuts(config: StudyConfig) -> tuple[tuple[Cut, ...], list[Task]]:
+    """The task with each vocabulary that is searched."""
+    from nas.tasks.load import load_task
+
+    cuts, tasks = [], []
+    for vocabulary in config.space.vocabularies:
+        reference = reference_with(config.task, vocabulary)
+        task = load_task(reference)
+        tasks.append(task)
+        named = replace(reference, data_version=task.data_version)
+        cuts.append(Cut(vocabulary, named, task.shape, task.bytes_per_token))
+    return tuple(cuts), tasks
 
 
 def plan_from_function(
@@ -216,8 +255,8 @@ def axes(objectives: Sequence[StoredObjective]) -> tuple[Axis, ...] | None:
 
 def _draws(plan: Plan) -> list[Architecture]:
     rng = random.Random(0)
-    drawn = (plan.space.decode(plan.space.draw(rng)).architecture for _ in range(SCALE_DRAWS))
-    networks = (plan.space.bind(architecture, plan.shape) for architecture in drawn if architecture is not None)
+    drawn = (plan.space.decode(plan.space.draw(rng)) for _ in range(SCALE_DRAWS))
+    networks = (plan.bind(one) for one in drawn if one.architecture is not None)
     excluded: Counter[str] = Counter()
     found = []
     for network in networks:

@@ -315,6 +315,7 @@ class Study:
         """The objectives with their scales; fails where next to nothing is feasible."""
         from nas.study.plan import stored_objectives
 
+        # What a vocabulary changes shows in the draws below.
         next(plan.space.samples(plan.seed, shape=plan.shape))
         return stored_objectives(plan)
 

@@ -150,6 +150,7 @@ class Task(ABC):
         labels: of a task whose models speak once about each sequence, after its last token where they
             speak everywhere: what its labels are called; None for every other task.
         spans: how a head over spans finds them; None for every other head.
+        bytes_per_token: of the text that is trained on, on average; 1 where tokens stand for no text.
         scores_sequences: whether the loss and the metrics take the logits of whole sequences, (B, L, C),
             instead of those at the scored positions alone, (N, C).
     """
@@ -157,6 +158,7 @@ class Task(ABC):
     spec: ClassVar[TaskSpec]
     scores_sequences: ClassVar[bool] = False
     labels: Labels | None = None
+    bytes_per_token: float = 1.0
     spans: Spans | None = None
     shape: TaskShape
     data_version: str

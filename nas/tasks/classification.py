@@ -77,6 +77,7 @@ class Classification(Task):
         count, is_said = len(self.labels.names), self._form != "head"
         self.tokenizer = plain.with_specials(label_specials(count)) if is_said else plain
         self._first = first_label(self._form, self.tokenizer)
+        self.bytes_per_token = self.tokenizer.bytes_per_token(self._texts["train"].flat)
         self.shape = specs.TaskShape(
             vocabulary=self.tokenizer.vocabulary,
             head=self.spec.head_for(options),

@@ -60,6 +60,7 @@ class LanguageModeling(Task):
             facts["corruption"] = CORRUPTION_VERSION
         facts |= {"tokenizer": self.tokenizer.to_json(), "documents": DOCUMENTS_VERSION}
         self.data_version = hashed(facts, corpus.digest)
+        self.bytes_per_token = self.tokenizer.bytes_per_token(corpus.stream("train").tokens_T)
         self._shortest_context = specs.shortest_context(options)
         self._scheme = kind(corpus, options, self._shortest_context)
         self._warned: set[int] = set()

@@ -85,6 +85,7 @@ class TextToText(Task):
         self._form, self._too_long = str(options["form"]), str(options["too_long"])
         self._wanted = int(options["evaluation_examples"])
         self._parts = {part: _Part(self._reader, part) for part in PARTS}
+        self.bytes_per_token = self.tokenizer.bytes_per_token(self._parts["train"].sources)
         self.shape = specs.TaskShape(vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options))
         facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
         self.data_version = hashed(
@@ -302,6 +303,11 @@ class _Part:
         question_N = self._question.lengths
         self.source_N: Positions = 1 + self._source.lengths + np.where(question_N > 0, question_N + 1, 0)
         self.target_N: Positions = self._target.lengths
+
+    @property
+    def sources(self) -> NDArray[Any]:
+        """The tokens of all sources in one row."""
+        return self._source.flat
 
     def tokens(self, number: int) -> tuple[list[int], list[int], list[int]]:
         """Question, source and target."""

@@ -29,12 +29,15 @@ class MetricSpec:
         unit: the unit of its values ("" for a share).
         best: the value that nothing can beat; scales the hypervolume.
         doc: one line for tables and the generated reference.
+        counts_tokens: whether it is a mean over tokens, so that tokenizers of different vocabularies cannot be
+            compared by it.
     """
 
     direction: Direction
     unit: str
     best: float
     doc: str
+    counts_tokens: bool = False
 
 
 @dataclass(frozen=True)

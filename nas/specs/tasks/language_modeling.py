@@ -103,10 +103,18 @@ _PLAIN_METRICS: Mapping[str, MetricSpec] = {
         direction="minimize", unit="bit/byte", best=0.0, doc="negative log2 likelihood per byte"
     ),
     "perplexity": MetricSpec(
-        direction="minimize", unit="", best=1.0, doc="exp of the mean negative log likelihood of a token"
+        direction="minimize",
+        unit="",
+        best=1.0,
+        doc="exp of the mean negative log likelihood of a token",
+        counts_tokens=True,
     ),
     "token_accuracy": MetricSpec(
-        direction="maximize", unit="", best=1.0, doc="share of tokens whose most likely guess is right"
+        direction="maximize",
+        unit="",
+        best=1.0,
+        doc="share of tokens whose most likely guess is right",
+        counts_tokens=True,
     ),
 }
 

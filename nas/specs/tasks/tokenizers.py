@@ -20,6 +20,8 @@ TOKENIZER_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "unigram": ("vocabulary",),
     "hugging_face": ("path",),
 }
+TRAINED_KINDS: Final = ("bpe", "unigram")
+"""Those that are trained on the corpus, with any vocabulary."""
 DEFAULT_VOCABULARY: Final = 4_096
 SMALLEST_VOCABULARY: Final = 258
 """256 bytes, `<document>` and one more."""

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import DataError
@@ -81,6 +82,7 @@ class SpanQuestions(Task):
         self._wanted, self._too_long = int(options["evaluation_examples"]), str(options["too_long"])
         self.spans = Spans(int(reader.facts["longest"]), bool(reader.facts["always_answered"]), self._too_long)
         self._parts = {part: _Part(reader, part) for part in PARTS}
+        self.bytes_per_token = self.tokenizer.bytes_per_token(self._parts["train"].contexts)
         self.shape = specs.TaskShape(vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options))
         facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
         facts |= {"tokenizer": self.tokenizer.to_json(), "cache": CACHE_VERSION}
@@ -212,6 +214,11 @@ class _Part:
                 reader.ragged(f"{part}_{name}") for name in ("text", "first", "end", "right")
             )
             self._right_of = reader.array(f"{part}_right_of")
+
+    @property
+    def contexts(self) -> NDArray[Any]:
+        """The tokens of all contexts in one row."""
+        return self._context.flat
 
     def tokens(self, number: int) -> tuple[Any, Any]:
         """Question and context."""
