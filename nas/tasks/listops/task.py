@@ -41,8 +41,9 @@ GENERATOR_VERSION: Final = 1
 # A pool of fresh lists lasts for so many steps.
 POOL_STEPS: Final = 32
 LARGEST_DRAW: Final = 4096
-# Where fewer than one draw in so many is of use, nobody would wait for the end.
-HOPELESS: Final = 20_000
+# Where fewer than one draw in so many is of use, or none of so many more, nobody would wait for the end.
+RAREST: Final = 20_000
+FRUITLESS: Final = 200_000
 
 
 @dataclass(frozen=True)
@@ -189,19 +190,19 @@ def _drawn(
     Raises:
         DataError: there are hardly any such lists.
     """
-    missing, tried = count, 0
+    missing, tried, fruitless = count, 0, 0
     while missing:
         size = min(max(4 * missing, 64), LARGEST_DRAW)
-        tried += size
+        tried, fruitless = tried + size, fruitless + size
         found, values = lists(random, sizes, size)
         for tokens, value in zip(found, values.tolist(), strict=True):
             digest = _digest(tokens)
             if missing and digest not in seen:
-                missing -= 1
+                missing, fruitless = missing - 1, 0
                 if distinct:
                     seen.add(digest)
                 yield tokens, value
-        if tried > HOPELESS * (1 + count - missing):
+        if fruitless > FRUITLESS or tried > RAREST * (1 + count - missing):
             raise DataError(
                 f"only {count - missing} of the {count} lists that were asked for turned up in {tried} draws: "
                 f"lists of {sizes.shortest} to {sizes.longest} tokens with max_depth {sizes.max_depth} and "
