@@ -148,7 +148,7 @@ def test_the_defaults_are_the_arena_s() -> None:
 
 def test_an_epoch_reads_every_list_of_a_fixed_set() -> None:
     task = ListOps(SMALL)
-    train = {row: value for row, value in zip(rows(task, "train"), task.part("train").value_N.tolist(), strict=True)}
+    train = dict(zip(rows(task, "train"), task.part("train").value_N.tolist(), strict=True))
     read: Counter[bytes] = Counter()
     steps = 0
     while len(read) < 300:

@@ -54,7 +54,7 @@ def drawn(draw, *kinds: str, training: bool = False):
     kind = KINDS[str(options["kind"])](options)
     inputs_EL, targets_EL = kind.draw(random, draw(st.integers(1, 6)), training=training)
     assert inputs_EL.shape == targets_EL.shape and inputs_EL.shape[1] == options["length"]
-    assert 0 <= inputs_EL.min() and inputs_EL.max() < options["vocabulary"]
+    assert inputs_EL.min() >= 0 and inputs_EL.max() < options["vocabulary"]
     return options, list(zip(inputs_EL.tolist(), targets_EL.tolist(), strict=True))
 
 
@@ -199,9 +199,7 @@ def test_keys_values_and_what_is_asked_last_are_drawn_evenly() -> None:
 def test_blanks_stand_before_any_of_the_copied_tokens_alike() -> None:
     options = Mad.spec.complete({"kind": "selective_copying", "length": 13, "copied_tokens": 4})
     inputs_EL, _ = KINDS["selective_copying"](options).draw(np.random.default_rng(0), 20_000, training=False)
-    before = Counter(
-        tuple(int(gap) for gap in np.diff([-1, *np.flatnonzero(row[:8] < 14)]) - 1) for row in inputs_EL
-    )
+    before = Counter(tuple(int(gap) for gap in np.diff([-1, *np.flatnonzero(row[:8] < 14)]) - 1) for row in inputs_EL)
     # Four blanks, each before one of four tokens at random: a multinomial distribution.
     assert abs(before[4, 0, 0, 0] / 20_000 - 1 / 256) < 5 * (1 / 256 / 20_000) ** 0.5
     assert abs(before[1, 1, 1, 1] / 20_000 - 24 / 256) < 5 * (24 / 256 / 20_000) ** 0.5
