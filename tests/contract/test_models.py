@@ -245,13 +245,13 @@ def test_every_head_has_its_shape_and_its_parameters(family: str, changes: dict[
 
 
 @pytest.mark.parametrize("family", ["decoder", "encoder"])
-@pytest.mark.parametrize("head", ["sequence_classification", "token_classification"])
+@pytest.mark.parametrize("head", ["sequence_classification", "token_classification", "autoencoder"])
 def test_labels_of_a_padded_batch_are_those_of_each_sequence_alone(family: str, head: str) -> None:
     net, tokens_BL, lengths = model(family, "mixed layers", head=head), tokens(3, 30), (30, 1, 17)
     found = net(Inputs(tokens_BL, lengths_B=torch.tensor(lengths)))
     for row, length in enumerate(lengths):
         expected = net(tokens_BL[row : row + 1, :length])[0]
-        assert_equal(found[row, :length] if head == "token_classification" else found[row], expected)
+        assert_equal(found[row] if head == "sequence_classification" else found[row, :length], expected)
 
 
 @every_network
@@ -363,6 +363,7 @@ def test_an_encoder_does_not_generate() -> None:
             call()
 
 
-def test_a_decoder_that_classifies_does_not_generate() -> None:
+@pytest.mark.parametrize("head", ["token_classification", "autoencoder"])
+def test_a_decoder_that_says_nothing_of_a_next_token_does_not_generate(head: str) -> None:
     with pytest.raises(InputError, match="does not generate"):
-        generate(model("decoder", "mixed layers", head="token_classification"), tokens(1, 3), max_new_tokens=1)
+        generate(model("decoder", "mixed layers", head=head), tokens(1, 3), max_new_tokens=1)

@@ -108,7 +108,7 @@ class Mad(TaskSpec):
             direction="maximize",
             unit="",
             best=1.0,
-            doc="share of right answers among those that should be a token kind, averaged over the token kinds",
+            doc="of the answers that should be one token kind the share that is, averaged over token kinds",
         ),
         "mad_token_accuracy": MetricSpec(
             direction="maximize", unit="", best=1.0, doc="share of right answers, every one counting the same"

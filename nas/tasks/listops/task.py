@@ -5,8 +5,9 @@ whole lists, as classification has them.
 
 All parts are a pure function of the options: no list of one part stands in another, nor twice in one. They
 are made once, lie in the cache of data, and are shared by all candidates, workers and studies. Where every
-step is to have fresh lists, a pool of them is drawn for so many steps at a time, and what is held out is
-left out.
+step is to have fresh lists, a pool of them is drawn for so many steps at a time, so that a step finds
+enough of like length; what is held out is left out, and but for what fills up the last step of a class (a
+few per cent) no list is read twice.
 
 Legend: N lists of a part, B lists of a batch, W views of lists, C labels.
 """
@@ -39,10 +40,11 @@ from nas.tasks.windows import Positions
 # Of the generator; a change of it is a change of the data.
 GENERATOR_VERSION: Final = 1
 # A pool of fresh lists lasts for so many steps.
-POOL_STEPS: Final = 32
+POOL_STEPS: Final = 128
 LARGEST_DRAW: Final = 4096
-# Where fewer than one draw in so many is of use, nobody would wait for the end.
-HOPELESS: Final = 20_000
+# Where fewer than one draw in so many is of use, or none of so many more, nobody would wait for the end.
+RAREST: Final = 20_000
+FRUITLESS: Final = 200_000
 
 
 @dataclass(frozen=True)
@@ -189,19 +191,19 @@ def _drawn(
     Raises:
         DataError: there are hardly any such lists.
     """
-    missing, tried = count, 0
+    missing, tried, fruitless = count, 0, 0
     while missing:
         size = min(max(4 * missing, 64), LARGEST_DRAW)
-        tried += size
+        tried, fruitless = tried + size, fruitless + size
         found, values = lists(random, sizes, size)
         for tokens, value in zip(found, values.tolist(), strict=True):
             digest = _digest(tokens)
             if missing and digest not in seen:
-                missing -= 1
+                missing, fruitless = missing - 1, 0
                 if distinct:
                     seen.add(digest)
                 yield tokens, value
-        if tried > HOPELESS * (1 + count - missing):
+        if fruitless > FRUITLESS or tried > RAREST * (1 + count - missing):
             raise DataError(
                 f"only {count - missing} of the {count} lists that were asked for turned up in {tried} draws: "
                 f"lists of {sizes.shortest} to {sizes.longest} tokens with max_depth {sizes.max_depth} and "

@@ -197,6 +197,19 @@ def test_training_costs_three_forward_passes_of_two_flops_a_weight_and_token() -
     assert training_flops_per_token(architecture, 16) == pytest.approx(3 * (2 * weights + attention + 2 * 8 * 11))
 
 
+@pytest.mark.parametrize(("family", "head", "maps"), [("encoder", "masked_lm", 1), ("decoder", "autoencoder", 2)])
+def test_the_dense_maps_of_a_head_are_counted(family: str, head: str, maps: int) -> None:
+    def parameters_and_flops(name: str, labels: int | None = None) -> tuple[int, float]:
+        plan = {"family": family, "width": 8, "max_context": 32, "layers": [FULL], "tied_embeddings": False}
+        bound = Architecture.from_mapping(plan).bind(TaskShape(vocabulary=11, head=name, labels=labels))
+        return count_parameters(bound), training_flops_per_token(bound, 16)
+
+    # A map of 8 x 8 and a norm each; the plain head of as many outputs has a bias too.
+    plain, found = parameters_and_flops("token_classification", labels=11), parameters_and_flops(head)
+    assert found[0] - plain[0] == maps * (8 * 8 + 8)
+    assert found[1] - plain[1] == pytest.approx(3 * 2 * maps * 8 * 8)
+
+
 @given(networks())
 @QUICK
 def test_every_named_figure_agrees_with_the_estimate(architecture: Architecture) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch.nn import functional
 from nas.models.build import build
 from nas.models.decoder import SingleStack
 from nas.models.encoder_decoder import EncoderDecoder
-from nas.models.heads import last_token, mean_token
+from nas.models.heads import at_each_position, last_token, mean_token
 from nas.space.architecture import Architecture
 from nas.specs.tasks import TaskShape
 from nas.tasks.inputs import Inputs
@@ -68,6 +69,17 @@ def test_a_masked_head_is_dense_gelu_norm_and_a_biased_map(norm: str, tied: bool
             ["score.bias", "score.transform.dense.weight", "score.transform.norm.weight", "score.weight"],
         ),
         ("prefix_lm", "infilling_lm", []),
+        *(
+            (
+                family,
+                "autoencoder",
+                [
+                    "lm_head.bias",
+                    *(f"lm_head.transform.{place}.{part}.weight" for place in (0, 1) for part in ("dense", "norm")),
+                ],
+            )
+            for family in ("decoder", "encoder")
+        ),
     ],
 )
 def test_a_head_has_these_weights(family: str, head: str, names: list[str]) -> None:
@@ -83,6 +95,45 @@ def test_a_decoder_classifies_by_its_last_token_and_an_encoder_by_the_mean() -> 
         each = model(family, "token_classification", labels=3)
         each.load_state_dict({k: v for k, v in whole.state_dict().items() if "score" not in k}, strict=False)
         torch.testing.assert_close(whole.features(inputs), pool(each.features(inputs), inputs.lengths_B))
+
+
+@pytest.mark.parametrize("family", ["decoder", "encoder"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_autoencoder_says_every_token_from_the_features_of_the_last(family: str, tied: bool) -> None:
+    net = model(family, "autoencoder", tied_embeddings=tied, norm="layer")
+    with torch.no_grad():
+        net.get_parameter("lm_head.bias").normal_()
+    inputs = Inputs(torch.randint(VOCABULARY, (3, 9)), lengths_B=torch.tensor([9, 1, 4]))
+    logits_BLV = net(inputs)
+    for row, length in enumerate(inputs.lengths_B.tolist() if inputs.lengths_B is not None else []):
+        x_LD = net.enter(net.embed_tokens(inputs.tokens_BL[row : row + 1, :length]))
+        last_D = net.norm(net.run(x_LD, net.layout(Inputs(inputs.tokens_BL[row : row + 1, :length])))[0, -1])
+        for place in range(length):
+            waves = [place / 10_000 ** (2 * pair / WIDTH) for pair in range(WIDTH // 2)]
+            wave_D = torch.tensor([*map(math.sin, waves), *map(math.cos, waves)])
+            said_V = net.head(last_D + wave_D)
+            torch.testing.assert_close(logits_BLV[row, place], said_V)
+    assert not net.generates
+
+
+def test_the_head_of_an_autoencoder_is_two_dense_maps_with_norms_and_a_biased_map() -> None:
+    net = model("decoder", "autoencoder", norm="layer")
+    weights = net.state_dict()
+    with torch.no_grad():
+        net.get_parameter("lm_head.bias").normal_()
+        h = x = torch.randn(4, WIDTH)
+        for place in (0, 1):
+            h = functional.gelu(h @ weights[f"lm_head.transform.{place}.dense.weight"].T)
+            h = functional.layer_norm(h, (WIDTH,), weights[f"lm_head.transform.{place}.norm.weight"], eps=1e-5)
+        torch.testing.assert_close(net.head(x), h @ weights["embed_tokens.weight"].T + weights["lm_head.bias"])
+
+
+def test_a_wave_fits_an_odd_width_and_keeps_the_dtype() -> None:
+    x_BD = torch.zeros(2, 5, dtype=torch.float64)
+    found_BLD = at_each_position(x_BD, 7)
+    assert found_BLD.shape == (2, 7, 5) and found_BLD.dtype == torch.float64
+    torch.testing.assert_close(found_BLD[0, :, 0], torch.arange(7.0).sin().double())
+    assert len({tuple(row) for row in found_BLD[0].tolist()}) == 7
 
 
 def test_a_normalised_embedding_spares_the_first_layer_its_norm() -> None:
