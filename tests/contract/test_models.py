@@ -241,11 +241,11 @@ def test_every_head_has_its_shape_and_its_parameters(family: str, changes: dict[
         assert sum(parameter.numel() for parameter in net.parameters()) == count_parameters(plan)
         shape = net(whole(family, tokens(2, 12))).shape
         places = (2,) if head == "sequence_classification" else (2, 12)
-        assert shape == (*places, VOCABULARY if labels is None else labels)
+        assert shape == (*places, 2 if head == "span" else labels or VOCABULARY)
 
 
 @pytest.mark.parametrize("family", ["decoder", "encoder"])
-@pytest.mark.parametrize("head", ["sequence_classification", "token_classification", "autoencoder"])
+@pytest.mark.parametrize("head", ["sequence_classification", "token_classification", "autoencoder", "span"])
 def test_labels_of_a_padded_batch_are_those_of_each_sequence_alone(family: str, head: str) -> None:
     net, tokens_BL, lengths = model(family, "mixed layers", head=head), tokens(3, 30), (30, 1, 17)
     found = net(Inputs(tokens_BL, lengths_B=torch.tensor(lengths)))

@@ -185,10 +185,12 @@ class Dataset:
             elif column == "folder":
                 value = source.path.parent.name
             elif field.optional:
-                value = None
+                value = _inside(row, column)
             else:
                 raise missing_column(source, number, column, row)
-            record[field.name] = _checked(field, value, source, number)
+            # A table of text has no other way to leave a cell out.
+            is_left_out = field.optional and value == ""
+            record[field.name] = None if is_left_out else _checked(field, value, source, number)
         return record
 
 
@@ -324,6 +326,12 @@ _WORDS: Final = {
     "answers": "a text or a list of texts",
     "integer": "a whole number",
 }
+
+
+def _inside(row: Row, column: str) -> Any:
+    """A column of a column, the first of its values: answer_start in SQuAD's {text: [...], answer_start: [...]}."""
+    found = next((inner[column] for inner in row.values() if isinstance(inner, dict) and column in inner), None)
+    return next(iter(found), None) if isinstance(found, list) else found
 
 
 def _place(record: Record) -> str:

@@ -1,12 +1,12 @@
 """What of a question and its context is read at once, and what is to be said of it.
 
-    <document> question <separator> context <end>
+    <document> question <separator> context <separator> <end>
 
 Every token of the context may begin a span, and a span ends before the token that follows it: the one
 behind its last. So a causal model has seen what follows an answer when it says that the answer ends: that
 "1" is not the beginning of "12". No answer is the empty span that begins and ends at `<end>`, the last
-token, which has seen everything in either direction. (BERT's stands at the first token, where a causal
-model has seen nothing: Devlin et al. 2019, section 4.3.)
+token, which has seen everything in either direction and ends no other span. (BERT's stands at the first
+token, where a causal model has seen nothing: Devlin et al. 2019, section 4.3.)
 
 A context longer than its room is cut, or read in windows that advance by half the room. The question has
 what the context leaves, and at least half.
@@ -37,13 +37,13 @@ from nas.tasks.tokenizers import Tokenizer
 from nas.tasks.windows import Positions
 
 END, SEPARATOR = "<end>", "<separator>"
-# <document>, <separator> and <end>.
-MARKS: Final = 3
+# <document>, <separator> twice and <end>.
+MARKS: Final = 4
 SHORTEST: Final = 8
 HOLDING_SHARE: Final = 0.5
 
-# What is said of a position: whether the span begins there, whether it ends before it, and which token of
-# the context stands there. All three are IGNORED where no span can begin or end.
+# What is said of a position: whether the span begins there and whether it ends before it, each IGNORED
+# where it cannot; and which token of the context stands there, IGNORED elsewhere.
 STARTS, ENDS, PLACE = 0, 1, 2
 
 
@@ -76,15 +76,20 @@ class QuestionViews:
         return (in_head_W | in_tail_W) & (first_W >= 0)
 
 
+def check_context(context: int) -> None:
+    """Raises DataError where not even a short question and a few tokens of its context fit."""
+    if context < SHORTEST:
+        text = f"a question and a context need {SHORTEST} tokens at least, not {context}"
+        raise DataError(f"{text}: nearest {SHORTEST}")
+
+
 def rooms(question_N: Positions, context_N: Positions, context: int) -> tuple[Positions, Positions]:
     """How many tokens of each question are read, and how many of its context may be.
 
     Raises:
         DataError: nothing fits.
     """
-    if context < SHORTEST:
-        text = f"a question and a context need {SHORTEST} tokens at least, not {context}"
-        raise DataError(f"{text}: nearest {SHORTEST}")
+    check_context(context)
     kept_N = np.minimum(question_N, np.maximum(context // 2 - 2, context - MARKS - context_N))
     return kept_N, context - MARKS - kept_N
 
@@ -174,12 +179,12 @@ def read_view(
     before = kept + 2
     tokens_L[0], tokens_L[before - 1] = tokenizer.document, tokenizer.special(SEPARATOR)
     tokens_L[1 : before - 1] = question[:kept]
-    tokens_L[before:-1] = context[place_C]
-    tokens_L[-1] = tokenizer.special(END)
+    tokens_L[before:-2] = context[place_C]
+    tokens_L[-2:] = tokenizer.special(SEPARATOR), tokenizer.special(END)
     said_L3 = np.full((len(tokens_L), 3), IGNORED, dtype=np.int64)
-    said_L3[before:, :PLACE] = 0
-    said_L3[before:-1, PLACE] = place_C
-    said_L3[-1, PLACE] = place_C[-1] + 1 if len(place_C) else 0
+    said_L3[before:-2, STARTS] = said_L3[before + 1 : -1, ENDS] = 0
+    said_L3[-1, [STARTS, ENDS]] = 0
+    said_L3[before:-2, PLACE] = place_C
     first, end = span
     starts = ends = len(tokens_L) - 1
     if head <= first and end <= head + size:

@@ -44,9 +44,9 @@ class BestSpans:
 def span_nats(logits_BL2: Tensor, said_BL3: Tensor) -> Tensor:
     """Mean negative log likelihood of the two ends of each sequence's span, (B,), in at least float32."""
     exact = torch.promote_types(logits_BL2.dtype, torch.float32)
-    can_BL1 = said_BL3[..., PLACE:] != IGNORED
-    shares_BL2 = logits_BL2.to(exact).masked_fill(~can_BL1, NEVER).log_softmax(1)
-    at_B12 = (said_BL3[..., [STARTS, ENDS]] == 1).long().argmax(1, keepdim=True)
+    said_BL2 = said_BL3[..., [STARTS, ENDS]]
+    shares_BL2 = logits_BL2.to(exact).masked_fill(said_BL2 == IGNORED, NEVER).log_softmax(1)
+    at_B12 = (said_BL2 == 1).long().argmax(1, keepdim=True)
     return -shares_BL2.gather(1, at_B12).mean((1, 2))
 
 
@@ -55,16 +55,16 @@ def best_spans(logits_BL2: Tensor, said_BL3: Tensor, most_tokens: int) -> BestSp
 
     Args:
         logits_BL2: of beginning at a position, and of ending before it.
-        said_BL3: of which only the places are looked at.
+        said_BL3: of which nothing is looked at but what stands where, and where the last token is.
         most_tokens: M.
     """
     place_BL = said_BL3[..., PLACE]
     starts_BL, ends_BL = logits_BL2.float().unbind(2)
     length = place_BL.shape[1]
     at_L = torch.arange(length, device=place_BL.device)
-    last_B1 = ((place_BL != IGNORED) * at_L).amax(1, keepdim=True)
+    last_B1 = ((said_BL3[..., STARTS] != IGNORED) * at_L).amax(1, keepdim=True)
     empty_B = (starts_BL.gather(1, last_B1) + ends_BL.gather(1, last_B1))[:, 0]
-    is_text_BL = (place_BL != IGNORED) & (at_L < last_B1)
+    is_text_BL = place_BL != IGNORED
     # From here on a span ends at its last token: the number for that stands behind it.
     ends_BL = ends_BL.roll(-1, 1)
     jumps_BL = place_BL.diff(dim=1, prepend=place_BL[:, :1]) != 1
@@ -95,4 +95,6 @@ def _best(starts_BL: Tensor, ends_BL: Tensor, most_tokens: int) -> tuple[Tensor,
         pad(starts_BL, (before, 0), value=NEVER)[:, None], most_tokens, stride=1, return_indices=True
     )
     score_B, to_B = (reach_BL[:, 0] + ends_BL).max(1)
-    return score_B, from_BL[:, 0].gather(1, to_B[:, None])[:, 0] - before, to_B
+    # Where no span can begin, the best place may lie before the sequence.
+    from_B = (from_BL[:, 0].gather(1, to_B[:, None])[:, 0] - before).clamp(min=0)
+    return score_B, from_B, to_B

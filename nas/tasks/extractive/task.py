@@ -16,12 +16,10 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.errors import DataError
@@ -29,15 +27,15 @@ from nas.records import Split
 from nas.specs import tasks as specs
 from nas.tasks.base import Batch, Spans, StepShape, Task, hashed
 from nas.tasks.corpus import PARTS, tokenizer_for
-from nas.tasks.data import CacheReader, CacheWriter, Dataset, cached, open_dataset, say
+from nas.tasks.data import cached, open_dataset, say
 from nas.tasks.extractive.metrics import SpanMetrics
-from nas.tasks.extractive.places import covering, first_character, right_answers, text_between
+from nas.tasks.extractive.prepared import Prepared, PreparedWriter
 from nas.tasks.extractive.reading import (
     END,
     MARKS,
     SEPARATOR,
-    SHORTEST,
     QuestionViews,
+    check_context,
     drawn_question_views,
     grouped_views,
     padded,
@@ -50,14 +48,11 @@ from nas.tasks.metrics import Metrics
 from nas.tasks.randomness import Purpose, generator
 from nas.tasks.text_metrics import answer_scores
 from nas.tasks.texts import Epochs, held_out
-from nas.tasks.tokenizers import Placed, Tokenizer
+from nas.tasks.tokenizers import Tokenizer
 from nas.tasks.windows import Positions
 
-# A change of what is written is a change of this number.
-CACHE_VERSION: Final = 1
-# Records are encoded in groups of so many.
-GROUP: Final = 256
-HELD_OUT: Final = PARTS[1:]
+# A change of what is written, or of how it is read, is a change of this number.
+CACHE_VERSION: Final = 2
 
 
 class SpanQuestions(Task):
@@ -76,12 +71,13 @@ class SpanQuestions(Task):
         self.tokenizer = tokenizer_for(options.get("tokenizer"), dataset, (END, SEPARATOR))
         key = json.dumps(["spans", CACHE_VERSION, dataset.digest, self.tokenizer.to_json()])
         reader = cached(
-            hashlib.sha256(key.encode()).hexdigest(), lambda writer: _Writer(writer, self.tokenizer).write(dataset)
+            hashlib.sha256(key.encode()).hexdigest(),
+            lambda writer: PreparedWriter(writer, self.tokenizer).write(dataset),
         )
         say(reader.facts["notes"])
         self._wanted, self._too_long = int(options["evaluation_examples"]), str(options["too_long"])
         self.spans = Spans(int(reader.facts["longest"]), bool(reader.facts["always_answered"]), self._too_long)
-        self._parts = {part: _Part(reader, part) for part in PARTS}
+        self._parts = {part: Prepared(reader, part) for part in PARTS}
         self.bytes_per_token = self.tokenizer.bytes_per_token(self._parts["train"].contexts)
         self.shape = specs.TaskShape(vocabulary=self.tokenizer.vocabulary, head=self.spec.head_for(options))
         facts = {key: value for key, value in self.spec.data_options(options).items() if key not in specs.DATA_PLACES}
@@ -101,9 +97,7 @@ class SpanQuestions(Task):
         Raises:
             DataError: the context is too short for any.
         """
-        if max_context < SHORTEST:
-            text = f"a question and a context need {SHORTEST} tokens at least, not {max_context}"
-            raise DataError(f"{text}: nearest {SHORTEST}")
+        check_context(max_context)
         return min(max_context, self._epochs.longest)
 
     def step_length(self, *, seed: int, step: int, max_context: int) -> int:
@@ -191,145 +185,10 @@ class SpanQuestions(Task):
         number_B = torch.from_numpy(found.views.text_W.astype(np.int64))
         return Batch(inputs, said_BL3, None if part == "train" else -1 - number_B if part == "test" else number_B)
 
-    def _part_of(self, example: int) -> _Part:
+    def _part_of(self, example: int) -> Prepared:
         return self._parts["test" if example < 0 else "validation"]
 
 
 def _place(example: int) -> int:
     """The number of a held-out example in its own part."""
     return -1 - example if example < 0 else example
-
-
-class _Part:
-    """The examples of a part, from the cache."""
-
-    def __init__(self, reader: CacheReader, part: str) -> None:
-        self._question, self._context = reader.ragged(f"{part}_question"), reader.ragged(f"{part}_context")
-        self._context_of_N = reader.array(f"{part}_context_of")
-        self.question_N: Positions = self._question.lengths
-        self.context_N: Positions = self._context.lengths[self._context_of_N]
-        self.span_N2: Positions = reader.array(f"{part}_span")
-        if part in HELD_OUT:
-            self._text, self._first, self._end, self._right = (
-                reader.ragged(f"{part}_{name}") for name in ("text", "first", "end", "right")
-            )
-            self._right_of = reader.array(f"{part}_right_of")
-
-    @property
-    def contexts(self) -> NDArray[Any]:
-        """The tokens of all contexts in one row."""
-        return self._context.flat
-
-    def tokens(self, number: int) -> tuple[Any, Any]:
-        """Question and context."""
-        return self._question[number], self._context[int(self._context_of_N[number])]
-
-    def span(self, number: int) -> tuple[int, int]:
-        """The answer in tokens of the context; below 0 where there is none."""
-        first, end = self.span_N2[number].tolist()
-        return first, end
-
-    def text(self, number: int, first: int, end: int) -> str:
-        """The text of tokens of a held-out context."""
-        place = int(self._context_of_N[number])
-        first_byte, end_byte = int(self._first[place][first]), int(self._end[place][end - 1])
-        return text_between(self._text[place].tobytes(), first_byte, end_byte)
-
-    def right(self, number: int) -> list[str]:
-        """All that is right for a held-out question; an empty text where it has no answer."""
-        first, last = np.searchsorted(self._right_of, [number, number + 1])
-        return [self._right[place].tobytes().decode() for place in range(int(first), int(last))] or [""]
-
-
-class _Writer:
-    """Writes what `_Part` reads: each context once, however many questions are about it."""
-
-    def __init__(self, writer: CacheWriter, tokenizer: Tokenizer) -> None:
-        self._writer, self._tokenizer = writer, tokenizer
-        kind = tokenizer.id_type
-        self._rows = {
-            (part, name): writer.ragged(f"{part}_{name}", kind) for part in PARTS for name in ("question", "context")
-        }
-        more = {"text": np.uint8, "first": np.uint32, "end": np.uint32, "right": np.uint8}
-        self._rows |= {(part, name): writer.ragged(f"{part}_{name}", more[name]) for part in HELD_OUT for name in more}
-        self._known: dict[str, dict[bytes, int]] = {part: {} for part in PARTS}
-        self._context_of: dict[str, list[int]] = {part: [] for part in PARTS}
-        self._span: dict[str, list[tuple[int, int]]] = {part: [] for part in PARTS}
-        self._right_of: dict[str, list[int]] = {part: [] for part in PARTS}
-        self._inexact = 0
-        self._first_inexact = ""
-
-    def write(self, dataset: Dataset) -> None:
-        """All records.
-
-        Raises:
-            DataError: an answer does not stand in its context, or the training part has none.
-        """
-        records = dataset.records()
-        while group := list(islice(records, GROUP)):
-            contexts = list(dict.fromkeys(record["context"] for _, record in group))
-            placed = dict(zip(contexts, self._tokenizer.encode_placed(contexts), strict=True))
-            questions = self._tokenizer.encode_many([record["question"] for _, record in group])
-            for (part, record), question in zip(group, questions, strict=True):
-                self._rows[part, "question"].append(question)
-                self._add(part, record, placed[record["context"]])
-        for part in PARTS:
-            self._writer.array(f"{part}_context_of", np.array(self._context_of[part], dtype=np.int64))
-            self._writer.array(f"{part}_span", np.array(self._span[part], dtype=np.int64).reshape(-1, 2))
-            self._writer.array(f"{part}_right_of", np.array(self._right_of[part], dtype=np.int64))
-        sizes = [end - first for first, end in self._span["train"] if first >= 0]
-        if not sizes:
-            raise DataError(f"no question of the training part of {dataset.name} has an answer: one at least must")
-        self._writer.facts(
-            {
-                "longest": max(sizes),
-                "always_answered": len(sizes) == len(self._span["train"]),
-                "notes": [*dataset.notes(), *self._notes(dataset.name)],
-            }
-        )
-
-    def _add(self, part: str, record: Mapping[str, Any], placed: Placed) -> None:
-        number = len(self._context_of[part])
-        answers = right_answers(record)
-        self._context_of[part].append(self._context(part, record["context"], placed))
-        self._span[part].append(self._placed_answer(record, answers[0], placed) if answers else (-1, -1))
-        if part not in HELD_OUT:
-            return
-        for answer in answers:
-            self._rows[part, "right"].append(np.frombuffer(answer.encode(), dtype=np.uint8))
-            self._right_of[part].append(number)
-
-    def _context(self, part: str, text: str, placed: Placed) -> int:
-        """The number of a context among those of its part."""
-        known = self._known[part]
-        digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-        if digest not in known:
-            known[digest] = len(known)
-            self._rows[part, "context"].append(placed.ids)
-            if part in HELD_OUT:
-                self._rows[part, "text"].append(np.frombuffer(text.encode(), dtype=np.uint8))
-                self._rows[part, "first"].append(placed.first_N)
-                self._rows[part, "end"].append(placed.end_N)
-        return known[digest]
-
-    def _placed_answer(self, record: Mapping[str, Any], answer: str, placed: Placed) -> tuple[int, int]:
-        at, text = first_character(record, answer), record["context"]
-        first_byte = len(text[:at].encode())
-        found = covering(placed, first_byte, first_byte + len(answer.encode()))
-        path, row = record["_where"]
-        if found is None:
-            raise DataError(f"{path}, row {row}: no token of the context stands for the answer {answer!r:.60}")
-        first, end = found
-        covered = text_between(text.encode(), int(placed.first_N[first]), int(placed.end_N[end - 1]))
-        if covered != answer.strip():
-            self._inexact += 1
-            self._first_inexact = self._first_inexact or f"{path}, row {row}"
-        return first, end
-
-    def _notes(self, name: str) -> list[str]:
-        if not self._inexact:
-            return []
-        return [
-            f"{name}: {self._inexact:,} answers do not begin and end where tokens do, the first in "
-            f"{self._first_inexact}: the fewest tokens that hold them stand for them"
-        ]

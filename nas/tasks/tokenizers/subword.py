@@ -85,11 +85,11 @@ class SubwordTokenizer(Tokenizer):
         """The tokens of each text and where they stand in it, as the library says where bytes do not tell."""
         if self.exact_bytes:
             return super().encode_placed(texts)
+        # The library counts characters.
+        byte_at = [np.cumsum([0, *(len(utf8(character)) for character in text)]) for text in texts]
         found = []
-        for text, one in zip(texts, self._library.encode_batch(list(texts), add_special_tokens=False), strict=True):
-            # The library counts characters.
-            byte_at = np.cumsum([0, *(len(utf8(character)) for character in text)])
-            place_N2 = byte_at[np.array(one.offsets, dtype=np.int64).reshape(-1, 2)]
+        for at, one in zip(byte_at, self._library.encode_batch(list(texts), add_special_tokens=False), strict=True):
+            place_N2 = at[np.array(one.offsets, dtype=np.int64).reshape(-1, 2)]
             found.append(Placed(np.array(one.ids, dtype=self.id_type), place_N2[:, 0], place_N2[:, 1]))
         return found
 

@@ -61,6 +61,8 @@ def test_a_masked_head_is_dense_gelu_norm_and_a_biased_map(norm: str, tied: bool
         ("decoder", "causal_lm", []),
         ("decoder", "sequence_classification", ["score.weight"]),
         ("decoder", "token_classification", ["score.bias", "score.weight"]),
+        ("decoder", "span", ["score.bias", "score.weight"]),
+        ("encoder", "span", ["score.bias", "score.weight"]),
         ("encoder", "masked_lm", ["lm_head.bias", "lm_head.transform.dense.weight", "lm_head.transform.norm.weight"]),
         ("encoder", "token_classification", ["score.bias", "score.weight"]),
         (
@@ -134,6 +136,18 @@ def test_a_wave_fits_an_odd_width_and_keeps_the_dtype() -> None:
     assert found_BLD.shape == (2, 7, 5) and found_BLD.dtype == torch.float64
     torch.testing.assert_close(found_BLD[0, :, 0], torch.arange(7.0).sin().double())
     assert len({tuple(row) for row in found_BLD[0].tolist()}) == 7
+
+
+@pytest.mark.parametrize("family", ["decoder", "encoder"])
+def test_a_span_head_says_two_things_of_each_token(family: str) -> None:
+    net = model(family, "span")
+    with torch.no_grad():
+        net.get_parameter("score.bias").normal_()
+    inputs = Inputs(torch.randint(VOCABULARY, (2, 9)), lengths_B=torch.tensor([9, 4]))
+    weights, features_BLD = net.state_dict(), net.features(inputs)
+    assert weights["score.weight"].shape == (2, WIDTH) and features_BLD.shape == (2, 9, WIDTH)
+    torch.testing.assert_close(net(inputs), features_BLD @ weights["score.weight"].T + weights["score.bias"])
+    assert not net.generates
 
 
 def test_a_normalised_embedding_spares_the_first_layer_its_norm() -> None:
