@@ -12,6 +12,9 @@ from pathlib import Path
 from re import search
 from typing import Any
 
+from _fetch_manual import manual_qa
+from _fetch_manual_packages import HELD_OUT_PACKAGES
+from _fetch_manual_packages import PACKAGES as MANUAL_PACKAGES
 from _fetch_store import FetchError, Package, Prepared, Rows, by_validation, plain, tenth, unpacked_debian
 
 HELD_OUT_BOOKS = {"validation": ("Ruth", "Jonah", "Mark", "Phil"), "test": ("1Sam", "Prov", "Amos", "Luke", "Jas")}
@@ -153,5 +156,13 @@ SETS: dict[str, Prepared] = {
         ),
         bible,
         f"whole books: validation {', '.join(HELD_OUT_BOOKS['validation'])}; test {', '.join(HELD_OUT_BOOKS['test'])}",
+    ),
+    "manual_qa": Prepared(
+        "question_answering",
+        "GPL, BSD, MIT and others",
+        MANUAL_PACKAGES,
+        manual_qa,
+        f"whole packages: validation {', '.join(HELD_OUT_PACKAGES['validation'])}; "
+        f"test {', '.join(HELD_OUT_PACKAGES['test'])}",
     ),
 }

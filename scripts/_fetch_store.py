@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,17 @@ def unpacked_debian(path: Path) -> Path:
         subprocess.run(["dpkg-deb", "-x", str(path), str(beside)], check=True, capture_output=True)
         beside.rename(folder)
     return folder
+
+
+def files_of_debian(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of those files of a Debian package that are named like a pattern; links are none."""
+    if shutil.which("dpkg-deb") is None:
+        raise FetchError("needs the command dpkg-deb, which is not installed")
+    run = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(path)], capture_output=True, check=True)
+    with tarfile.open(fileobj=io.BytesIO(run.stdout)) as archive:
+        for member in sorted(archive, key=lambda member: member.name):
+            if member.isreg() and re.match(pattern, member.name) and (file := archive.extractfile(member)):
+                yield member.name, file.read()
 
 
 def tenth(text: str) -> bool:
