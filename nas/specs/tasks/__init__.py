@@ -22,7 +22,7 @@ from nas.specs.tasks.language_modeling import (
     TextObjective,
     shortest_context,
 )
-from nas.specs.tasks.pairs import QuestionAnswering, TextToText, Translation
+from nas.specs.tasks.pairs import SHORTEST_PAIR, QuestionAnswering, TextToText, Translation
 from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
 from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
 
@@ -40,6 +40,7 @@ __all__ = [
     "RECALL_VARIANTS",
     "RULER_KINDS",
     "RULER_MARKS",
+    "SHORTEST_PAIR",
     "TEXT_OBJECTIVES",
     "TOO_LONG",
     "Classification",
