@@ -272,7 +272,7 @@ def test_a_context_that_the_longest_span_may_not_fit_in_is_refused(folder: Path,
         task.check(tokens=1000, max_context=31)
     with pytest.raises(DataError, match="a context of at least 32 tokens, not 31"):
         next(task.evaluation_batches("validation", context=31, tokens_per_batch=1000))
-    with pytest.raises(DataError, match="contexts must be at least 32 tokens, for the longest span .*, not 31"):
+    with pytest.raises(DataError, match=r"contexts must be at least 32 tokens, for the longest span .*, not 31"):
         load(folder, objective, contexts=[31, 64])
 
 
