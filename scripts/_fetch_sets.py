@@ -172,7 +172,7 @@ SETS: dict[str, Prepared] = {
             ),
         ),
         spam_assassin,
-        "subject and body; trained on the mails *-1 (a tenth by hash of the text validates), tested on *-2; equal texts once",
+        "subject and body; trained on *-1 (a tenth by hash of the text validates), tested on *-2; equal texts once",
     ),
     "sotu_party": Prepared(
         "classification",

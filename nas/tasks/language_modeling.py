@@ -112,6 +112,10 @@ class LanguageModeling(Task):
         """
         return self._scheme.evaluation_batches(split, context, tokens_per_batch)
 
+    def curve_contexts(self, max_context: int) -> tuple[int, ...]:
+        """A quarter, a half and twice of it, where the objective's spans fit."""
+        return tuple(context for context in super().curve_contexts(max_context) if context >= self._shortest_context)
+
     def metrics(self) -> Metrics:
         """Bits per byte, perplexity and token accuracy, by the objective's names."""
         return self._scheme.metrics()

@@ -123,8 +123,10 @@ class TextToText(Task):
         Raises:
             DataError: the context is too short for any pair.
         """
-        if max_context < 8:
-            raise DataError(f"a source and a target need a context of at least 8 tokens, not {max_context}: nearest 8")
+        if max_context < (fewest := specs.SHORTEST_PAIR):
+            raise DataError(
+                f"a source and a target need a context of at least {fewest} tokens, not {max_context}: nearest {fewest}"
+            )
         return sum(self._largest(max_context))
 
     def step_length(self, *, seed: int, step: int, max_context: int) -> int:
@@ -224,7 +226,8 @@ class TextToText(Task):
             # The target has what the source leaves, and at least half.
             whole = 1 + len(source) + (len(question) + 1 if question else 0)
             target = target[: max(context // 2 - 1, context - 1 - whole)]
-            room = context - 1 - len(target)
+            # Where nothing is right, the model must still have room to say so.
+            room = context - 1 - max(len(target), 1)
         read = [self.tokenizer.document]
         if question:
             read += [*question[: max(room // 2 - 2, 0)], self.tokenizer.special(SEPARATOR)]

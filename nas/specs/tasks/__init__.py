@@ -24,7 +24,7 @@ from nas.specs.tasks.language_modeling import (
 )
 from nas.specs.tasks.listops import LISTOPS_OPERATORS, SHORTEST_LIST, ListOps
 from nas.specs.tasks.mad import MAD_KINDS, Mad, mad_key_kinds
-from nas.specs.tasks.pairs import QuestionAnswering, TextToText, Translation
+from nas.specs.tasks.pairs import SHORTEST_PAIR, QuestionAnswering, TextToText, Translation
 from nas.specs.tasks.recall import FILLERS, RECALL_VARIANTS, Recall, RecallSetting, recall_settings
 from nas.specs.tasks.ruler import FREQUENT_WORDS, RULER_KINDS, RULER_MARKS, Ruler, ruler_kinds, token_ranges
 
@@ -45,6 +45,7 @@ __all__ = [
     "RULER_KINDS",
     "RULER_MARKS",
     "SHORTEST_LIST",
+    "SHORTEST_PAIR",
     "TEXT_OBJECTIVES",
     "TOO_LONG",
     "Classification",

@@ -181,6 +181,14 @@ class TaskSpec(ABC):
                 yield BrokenRule(name, f"task {task} needs '{name}' ({key.doc})")
 
 
+def broken_contexts(options: Options, shortest: int, why: str) -> Iterator[BrokenRule]:
+    """The rule that contexts break which are shorter than what a task can be scored at."""
+    contexts = options.get("contexts")
+    if isinstance(contexts, list) and min(contexts) < shortest:
+        text = f"contexts must be at least {shortest} tokens, for {why}, not {min(contexts)}: nearest {shortest}"
+        yield BrokenRule("contexts", text)
+
+
 def _broken_curve(options: Options) -> Iterator[BrokenRule]:
     contexts = options.get("contexts")
     if isinstance(contexts, list):

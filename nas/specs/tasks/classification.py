@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
-from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
+from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec, broken_contexts
 from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
 from nas.specs.tasks.forms import NATURAL_FORMS, PAIR_FORMS
 from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
@@ -141,10 +141,8 @@ class Classification(TaskSpec):
         form = options.get("form", "head")
         if form not in (*FORM_WORDS, *CLASS_FORMS):
             yield BrokenRule("form", f"unknown form '{form}': {did_you_mean(str(form), FORM_WORDS)}")
-        contexts = options.get("contexts")
-        if form != "head" and isinstance(contexts, list) and min(contexts) < 2:
-            text = f"a text and its label need a context of at least 2 tokens, not {min(contexts)}: nearest 2"
-            yield BrokenRule("contexts", text)
+        if form != "head":
+            yield from broken_contexts(options, 2, "a text and its label")
 
     def _form(self, options: Options) -> tuple[frozenset[str], str]:
         form = str(options.get("form", "head"))

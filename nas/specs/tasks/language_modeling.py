@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
-from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
+from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec, broken_contexts
 from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
 from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
 
@@ -229,6 +229,7 @@ class LanguageModeling(TaskSpec):
             yield BrokenRule("corpus", f"corpus must not be empty: it is {self.keys['corpus'].doc}")
         yield from broken_data(options, FIELDS)
         yield from broken_tokenizer(options.get("tokenizer"))
+        yield from broken_contexts(options, shortest_context(options), "the longest span and its marks")
 
     def _broken_alone(self, options: Options) -> Iterator[BrokenRule]:
         yield from super()._broken_alone(options)

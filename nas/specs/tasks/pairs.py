@@ -7,11 +7,14 @@ from typing import ClassVar, Final
 
 from nas.errors import did_you_mean
 from nas.specs.base import BrokenRule, Key, Options, Value
-from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec
+from nas.specs.tasks.base import CURVE_KEYS, MetricSpec, TaskSpec, broken_contexts
 from nas.specs.tasks.classification import CUT_SHARE, TOO_LONG
 from nas.specs.tasks.data import DATA_KEYS, Field, broken_data
 from nas.specs.tasks.forms import NATURAL_FORMS, PAIR_FORMS
 from nas.specs.tasks.tokenizers import TOKENIZER_KEY, broken_tokenizer
+
+SHORTEST_PAIR: Final = 8
+"""Tokens that a source and a target need at least, marks included."""
 
 SOURCE_CUTS: Final = ("truncate", "head_tail")
 
@@ -91,6 +94,7 @@ class TextToText(TaskSpec):
     def broken_between(self, options: Options) -> Iterator[BrokenRule]:
         yield from broken_data(options, self.fields_for(options))
         yield from broken_tokenizer(options.get("tokenizer"))
+        yield from broken_contexts(options, SHORTEST_PAIR, "a source and a target")
         if options["form"] not in self.forms:
             hint = did_you_mean(str(options["form"]), ["auto", *self.forms])
             yield BrokenRule("form", f"unknown form '{options['form']}': {hint}")

@@ -229,7 +229,7 @@ def test_records_that_stand_in_two_parts_are_said(tmp_path: Path) -> None:
         ({"evaluation_examples": 0}, "at least 1"),
         ({"labels": 3}, "takes no 'labels'"),
         ({"form": "text_2_text"}, "unknown form 'text_2_text': did you mean 'text_to_text'"),
-        ({"form": "text_to_text", "contexts": [1, 8]}, "at least 2 tokens, not 1"),
+        ({"form": "text_to_text", "contexts": [1, 8]}, "at least 2 tokens, for a text and its label, not 1"),
     ],
 )
 def test_broken_options_are_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:

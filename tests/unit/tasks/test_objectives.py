@@ -272,6 +272,16 @@ def test_a_context_that_the_longest_span_may_not_fit_in_is_refused(folder: Path,
         task.check(tokens=1000, max_context=31)
     with pytest.raises(DataError, match="a context of at least 32 tokens, not 31"):
         next(task.evaluation_batches("validation", context=31, tokens_per_batch=1000))
+    with pytest.raises(DataError, match=r"contexts must be at least 32 tokens, for the longest span .*, not 31"):
+        load(folder, objective, contexts=[31, 64])
+
+
+@pytest.mark.parametrize("objective", ["infilling", "span_corruption"])
+def test_finished_candidates_are_scored_at_no_context_that_the_longest_span_may_not_fit_in(
+    folder: Path, objective: str
+) -> None:
+    assert load(folder, objective).curve_contexts(64) == (32, 128)
+    assert load(folder, "masked").curve_contexts(64) == (16, 32, 128)
 
 
 def test_a_source_longer_than_the_training_part_is_refused_with_the_nearest(folder: Path) -> None:

@@ -143,6 +143,17 @@ def test_what_does_not_fit_is_cut_and_counted(tmp_path: Path, how: str) -> None:
     assert task.known_scores("validation", context=200)["cut_share"] == 0
 
 
+@pytest.mark.parametrize("form", ["causal", "prefix", "seq2seq"])
+@pytest.mark.parametrize("context", [8, 9, 16, 33])
+def test_a_context_that_a_source_fills_leaves_room_to_say_nothing(tmp_path: Path, form: str, context: int) -> None:
+    rows = [{"question": f"what {n}?", "context": f"{n} " + "c" * 50, "answers": []} for n in range(100)]
+    task = load(tmp_path / "a.jsonl", "question_answering", rows, form=form, evaluation_examples=9)
+    for questions in task.questions("validation", context=context, tokens_per_batch=100):
+        inputs = questions.inputs
+        assert inputs.tokens_BL.shape[1] + questions.most_tokens <= context
+        assert inputs.source_BS is None or inputs.source_BS.shape[1] <= context
+
+
 def test_an_answer_that_is_not_in_its_context_is_named(tmp_path: Path) -> None:
     rows = [*QUESTIONS[:20], {"question": "q", "context": "nothing here", "answers": ["something"]}]
     with pytest.raises(DataError, match=r"a.jsonl, row 21: the answer 'something' does not stand in its context"):
@@ -154,6 +165,7 @@ def test_an_answer_that_is_not_in_its_context_is_named(tmp_path: Path) -> None:
     [
         ({"form": "cuasal"}, "unknown form 'cuasal': did you mean 'causal'"),
         ({"too_long": "window"}, "unknown too_long 'window'"),
+        ({"contexts": [64, 4]}, "at least 8 tokens, for a source and a target, not 4: nearest 8"),
         ({"columns": {"text": "a"}}, "'text', which the task does not have"),
     ],
 )

@@ -224,7 +224,8 @@ def test_a_broken_file_is_named_with_its_place(tmp_path: Path, name: str, conten
         list(opened(tmp_path / name).records())
 
 
-def test_what_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+def test_what_is_not_there_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_DATA", str(tmp_path / "nothing prepared"))
     (tmp_path / "speeches.txt").write_text(LINE)
     with pytest.raises(DataError, match=r"no data at .*speechs\.txt: did you mean 'speeches\.txt'\?"):
         opened(tmp_path / "speechs.txt")
