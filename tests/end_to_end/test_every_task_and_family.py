@@ -57,7 +57,22 @@ VARIANTS: dict[str, list[Variant]] = {
         Variant("multi_label", {**TEXTS, "multi_label": True, "too_long": "head_tail"}),
     ],
     "translation": [Variant("auto", {"evaluation_examples": 4})],
-    "question_answering": [Variant("auto", {"evaluation_examples": 4})],
+    "question_answering": [
+        Variant("auto", {"evaluation_examples": 4}),
+        Variant("span", {"evaluation_examples": 8, "form": "span", "too_long": "window"}),
+    ],
+    "mad": [
+        Variant(kind, {"kind": kind, "evaluation_examples": 8, "training_examples": 40, **options})
+        for kind, options in {
+            "in_context_recall": {"length": 32},
+            "fuzzy_recall": {"length": 32},
+            "noisy_recall": {"length": 32},
+            "selective_copying": {"length": 32, "copied_tokens": 4},
+            "compression": {"length": 16},
+            "memorization": {"vocabulary": 20},
+        }.items()
+    ],
+    "listops": [Variant("short", {"shortest": 8, "longest": 30, "training_examples": 60, "evaluation_examples": 8})],
     "recall": [
         Variant("one", {"vocabulary": 16, "length": 32, "pairs": 3, "evaluation_examples": 8, "contexts": [16, 32]}),
         Variant(
