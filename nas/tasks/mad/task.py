@@ -18,6 +18,8 @@ Legend: E examples, L positions, N scored positions in one row, W windows, V tok
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -30,6 +32,7 @@ from nas.errors import DataError
 from nas.records import Split
 from nas.specs import tasks as specs
 from nas.tasks.base import IGNORED, Batch, Task, hashed
+from nas.tasks.data import CacheWriter, cached
 from nas.tasks.epochs import in_epochs
 from nas.tasks.mad.fuzzy import FuzzyRecall
 from nas.tasks.mad.kinds import (
@@ -72,7 +75,8 @@ class Mad(Task):
         self._kind = KINDS[self._name](options)
         self.shape = specs.TaskShape(vocabulary=int(options["vocabulary"]), head=self.spec.head_for(options))
         self._training, self._examples = int(options["training_examples"]), int(options["evaluation_examples"])
-        self.data_version = hashed({**self.spec.data_options(options), "generator": GENERATOR_VERSION})
+        self._data_options = self.spec.data_options(options)
+        self.data_version = hashed({**self._data_options, "generator": GENERATOR_VERSION})
         contexts: Any = options.get("contexts", [])
         for context in contexts:
             self._check_length("a context", context)
@@ -168,14 +172,26 @@ class Mad(Task):
         if not self._training:
             return self._kind.draw(random, rows, training=True)
         if self._training_set is None:
-            drawn = self._kind.draw(
-                generator(Purpose.EXAMPLES, seed=0, step=TRAINING_SET), self._training, training=True
-            )
-            # −100 fits into 32 bits as well as any token.
-            self._training_set = drawn[0].astype(np.int32), drawn[1].astype(np.int32)
+            self._training_set = self._made_training_set()
         index_E = in_epochs(self._training, seed=seed, first=step * rows, count=rows)
         inputs_EL, targets_EL = self._training_set
         return inputs_EL[index_E].astype(np.int64), targets_EL[index_E].astype(np.int64)
+
+    def _made_training_set(self) -> tuple[Ints, Ints]:
+        """From the cache of data, for motifs take long to draw; written first where it is not there."""
+        facts = {key: value for key, value in self._data_options.items() if key != "evaluation_examples"}
+        key = json.dumps(["mad", GENERATOR_VERSION, sorted(facts.items())])
+        # −100 fits in beside any token.
+        size = np.int16 if self.shape.vocabulary <= 2**15 else np.int32
+
+        def write(writer: CacheWriter) -> None:
+            random = generator(Purpose.EXAMPLES, seed=0, step=TRAINING_SET)
+            inputs_EL, targets_EL = self._kind.draw(random, self._training, training=True)
+            writer.array("inputs", inputs_EL.astype(size))
+            writer.array("targets", targets_EL.astype(size))
+
+        reader = cached(hashlib.sha256(key.encode()).hexdigest(), write)
+        return reader.array("inputs"), reader.array("targets")
 
     def _is_too_short(self, context: int) -> bool:
         return self._name == "compression" and context < self._length

@@ -42,7 +42,7 @@ def test_full_attention_recalls_in_context_and_a_short_window_does_not(tmp_path:
     full = accuracy(tmp_path / "full", "in_context_recall", {"mixer": "full"}, steps=150)
     window = accuracy(tmp_path / "window", "in_context_recall", {"mixer": "sliding_window", "window": 4}, steps=150)
     assert full > 0.95
-    assert window < 0.8
+    assert window < 0.6
 
 
 @pytest.mark.slow
