@@ -233,3 +233,17 @@ def test_a_family_that_does_not_decode_has_no_state(tmp_path: Any, monkeypatch: 
         with pytest.raises(SpaceError, match=f"does not decode and has no {name}: use prefill_peak_bytes"):
             catalog.load("figure", name)(reader)
     assert catalog.load("figure", "prefill_peak_bytes")(reader) > 0
+
+
+@pytest.mark.parametrize("vocabulary", [11, 5000])
+def test_a_head_that_speaks_no_tokens_costs_its_own_outputs_alone(vocabulary: int) -> None:
+    plan = Architecture.from_mapping({"family": "encoder", "width": 8, "max_context": 32, "layers": [FULL]})
+    spans = estimate(plan.bind(TaskShape(vocabulary=vocabulary, head="span")), batch=2, context=16)
+    labels = estimate(
+        plan.bind(TaskShape(vocabulary=vocabulary, head="token_classification", labels=5)), batch=2, context=16
+    )
+    # Three outputs more: each a row of weights and a bias.
+    assert labels.parameters - spans.parameters == 3 * (8 + 1)
+    assert labels.flops_per_token - spans.flops_per_token == pytest.approx(3 * 2 * 8 * 3)
+    # Weights, gradients and two moments; and of each token logits, their logarithms and their gradient.
+    assert labels.train_peak_bytes - spans.train_peak_bytes == 4 * (4 * 27 + 2 * 16 * 3 * 3)
