@@ -55,6 +55,7 @@ _ONE = {
     ".": ".",
 }
 _ONE |= {"_": "_", "c": JOINED, "(": "(", "[": "[", '"': ""}
+_COMMENT = re.compile(r'(?<!\\)((?:\\\\)*)\\["#].*', re.DOTALL)
 _BRACE = re.compile(r"\\([{}])")
 
 
@@ -89,7 +90,7 @@ class Source:
         self._numbers = {".g": 1, ".H": 24, ".V": 40, "F": 0, ".l": 80}
         self._else: list[bool] = []
         # A page may call itself forever; no real one has so many lines.
-        self._left = 500_000
+        self._left = 100_000
 
     def lines(self) -> Iterator[Line]:
         """The lines of text and the macros that are no part of the language itself."""
@@ -100,7 +101,7 @@ class Source:
                 yield Line("", (self.plain(line),), line)
                 continue
             found = re.match(r"[.'][ \t]*([^ \t\\]*|\\\S*)[ \t]*(.*)", line, re.DOTALL)
-            name, rest = (found[1], found[2]) if found else ("", "")
+            name, rest = (found[1], _COMMENT.sub(r"\1", found[2])) if found else ("", "")
             if not name or name.startswith("\\"):
                 continue
             if name in ("if", "ie", "while"):
@@ -266,6 +267,5 @@ _OPERATIONS = {
 
 def arguments_of(text: str) -> list[str]:
     """The arguments of a macro: words, or what stands in double quotes."""
-    text = re.sub(r'(?<!\\)((?:\\\\)*)\\["#].*', r"\1", text, flags=re.DOTALL)
     found = re.findall(r'"((?:[^"]|"")*)"?|((?:\\[ ]|\\.|[^ \t\\])+)', text, re.DOTALL)
     return [bare or quoted.replace('""', '"') for quoted, bare in found]
