@@ -214,3 +214,20 @@ def test_motifs_are_rows_of_different_tokens_all_alike() -> None:
     # Four tokens of keys: 24 rows of three.
     assert len(first) == 24
     assert max(abs(count / 6000 - 1 / 24) for count in first.values()) < 5 * (1 / 24 / 6000) ** 0.5
+
+
+def test_motifs_have_every_size_alike_and_keys_that_are_scored_the_largest() -> None:
+    options = Mad.spec.complete({"kind": "fuzzy_recall", "value_tokens": 2, "length": 40})
+    for training, key_sizes in ((True, {1, 2, 3}), (False, {3})):
+        random = np.random.default_rng(0)
+        inputs_EL, targets_EL = KINDS["fuzzy_recall"](options).draw(random, 3000, training=training)
+        whole = np.concatenate([inputs_EL, targets_EL[:, -1:]], axis=1).tolist()
+        # The pair that is asked for last is drawn before all others, so its size depends on nothing.
+        last = [fuzzy_pairs(row, options)[-1] for row in whole]
+        for sizes, wanted in (
+            (Counter(len(key) for key, _ in last), key_sizes),
+            (Counter(len(v) for _, v in last), {1, 2}),
+        ):
+            assert set(sizes) == wanted
+            share = 1 / len(wanted)
+            assert max(abs(count / 3000 - share) for count in sizes.values()) < 5 * (share / 3000) ** 0.5
