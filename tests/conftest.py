@@ -13,6 +13,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 # What is made of data is kept apart from the user's own cache, and gone afterwards; workers inherit it.
 os.environ["NAS_CACHE"] = tempfile.mkdtemp(prefix="nas-test-cache-")
+# No test sees the sets that the user has prepared.
+os.environ["NAS_DATA"] = os.path.join(os.environ["NAS_CACHE"], "no-data")  # noqa: PTH118
 atexit.register(shutil.rmtree, os.environ["NAS_CACHE"], ignore_errors=True)
 
 import torch  # noqa: E402
