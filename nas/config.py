@@ -369,11 +369,19 @@ def _absolute(name: Any, folder: Path) -> Any:
     if not isinstance(name, str) or not name or name.startswith(HUB_PREFIX):
         return name
     for base in (folder, Path.cwd()):
-        if (base / name).exists():
+        if _is_there(base / name):
             return str((base / name).resolve())
         if any(mark in name for mark in "*?[") and not Path(name).is_absolute() and any(base.glob(name)):
             return str(base.resolve() / name)
     return name
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file, or something that may not be looked at: who reads it says so."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
 
 
 def _objectives(

@@ -13,6 +13,8 @@
         ├── OutOfMemoryError       the candidate does not fit the device: the candidate's fault
         └── WorkerError            a process died or an evaluator raised: nobody's or the machine's fault
 
+    DataWarning (a UserWarning)    what is wrong with single records, counted; the others are used
+
 An `InputError` states the rule, the value that breaks it and the nearest valid choice, in one or
 two lines: the command line prints it as it is.
 """
@@ -45,6 +47,10 @@ class StudyError(InputError):
 
 class DataError(InputError):
     """A corpus or a file of examples cannot be used as asked."""
+
+
+class DataWarning(UserWarning):
+    """Something of the data that does not make it useless; names how much, where first, and the rule."""
 
 
 class StoreError(InputError):

@@ -6,9 +6,12 @@ In: arguments. Out: text, and an exit status: 0 done, 1 the work failed, 2 the i
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TextIO
 
-from nas.errors import NasError
+from nas.errors import DataWarning, NasError
 
 __all__ = ["main"]
 
@@ -28,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parsed = make_parser().parse_args(arguments)
     try:
-        status = parsed.command(parsed)
+        with _plain_warnings():
+            status = parsed.command(parsed)
         sys.stdout.flush()
         return int(status or 0)
     except NasError as error:
@@ -43,3 +47,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output (head, less) has seen enough.
         sys.stderr.close()
         return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """What is to be said of the data is said once and like an error, without the place in our code."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if not issubclass(category, DataWarning):
+            usual(message, category, filename, lineno, file, line)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"nas: {message}", file=sys.stderr)
+
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+        warnings.showwarning = show
+        warnings.simplefilter("always", DataWarning)
+        yield

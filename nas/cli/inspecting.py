@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,17 +126,31 @@ def _check_data(config: StudyConfig, path: Path) -> None:
     for key in DATA_PLACES:
         wanted = options.get(key, [])
         for name in wanted if isinstance(wanted, list) else [wanted]:
-            # Globs and names of the hub are looked up when the study is run.
-            if name == "sotu" or name.startswith(HUB_PREFIX) or any(mark in name for mark in "*?["):
-                continue
-            if Path(name).expanduser().exists():
-                continue
-            if name in PREPARED:
-                continue
-            folder = path.resolve().parent / Path(name).parent
-            names = [found.name for found in folder.glob("*")] if folder.is_dir() else []
-            hint = did_you_mean(Path(name).name, [*names, *PREPARED])
-            raise StudyError(f"{path}: task.{key}: there is no data at '{name}': {hint}")
+            _check_place(f"{path}: task.{key}", str(name), path)
+    tokenizer = options.get("tokenizer")
+    if isinstance(tokenizer, dict) and "path" in tokenizer:
+        _check_place(f"{path}: task.tokenizer.path", str(tokenizer["path"]), path, prepared=())
+
+
+def _check_place(where: str, name: str, path: Path, prepared: Sequence[str] = PREPARED) -> None:
+    # Names of the hub are looked up when the study is run.
+    if name.startswith(HUB_PREFIX) or name in prepared:
+        return
+    try:
+        if Path(name).expanduser().exists():
+            return
+    except PermissionError as error:
+        raise StudyError(f"{where}: cannot read '{name}': {error.strerror}") from None
+    if any(mark in name for mark in "*?["):
+        # One that fits something is absolute by now, or was from the start.
+        found = Path(name).expanduser()
+        if found.is_absolute() and any(Path(found.anchor).glob(str(found.relative_to(found.anchor)))):
+            return
+        raise StudyError(f"{where}: no file is named like '{name}'")
+    folder = path.resolve().parent / Path(name).parent
+    names = [found.name for found in folder.glob("*")] if folder.is_dir() else []
+    hint = did_you_mean(Path(name).name, [*names, *prepared])
+    raise StudyError(f"{where}: there is nothing at '{name}': {hint}")
 
 
 def _describe_study(config: StudyConfig, path: Path) -> str:

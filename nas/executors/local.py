@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 
-from nas.errors import WorkerError
+from nas.errors import DataWarning, WorkerError
 from nas.records import Evaluator, Job, Result
 
 
@@ -104,6 +105,8 @@ def _prepare(threads: int) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    # The driver has read the same data, and said what is to be said of it.
+    warnings.simplefilter("ignore", DataWarning)
     # Ctrl-C reaches the whole process group; the driver alone decides what becomes of workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()

@@ -42,7 +42,7 @@ from nas.tasks.tokenizers import Tokenizer
 from nas.tasks.windows import Positions
 
 # A change of what is written is a change of this number.
-CACHE_VERSION: Final = 1
+CACHE_VERSION: Final = 2
 # Texts are encoded in groups of so many.
 GROUP: Final = 256
 
@@ -210,7 +210,25 @@ def _write(writer: CacheWriter, dataset: Dataset, tokenizer: Tokenizer, *, multi
         else:
             targets = np.array([place[found[0]] for found in seen[part]], dtype=np.int64)
         writer.array(f"{part}_targets", targets)
-    writer.facts({"labels": ordered, "notes": dataset.notes()})
+    counts = Counter(name for part in PARTS for found in seen[part] for name in found)
+    alike = _alike({label: counts[names[label]] for label in ordered}, first)
+    notes = [*dataset.notes(), *(f"{dataset.name}: {note}" for note in alike)]
+    writer.facts({"labels": ordered, "notes": notes})
+
+
+def _alike(counts: Mapping[str, int], first: Mapping[str, tuple[str, Any]]) -> Iterator[str]:
+    """What is to be said of labels that differ in blanks or case alone: perhaps they are meant to be one."""
+    by_plain: dict[str, list[str]] = {}
+    for label in counts:
+        by_plain.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    for labels in by_plain.values():
+        most, *others = sorted(labels, key=lambda label: -counts[label])
+        for other in others:
+            path, row = first[other][1]
+            yield (
+                f"{counts[other]:,} records have the label '{other}', the first in {path}, row {row}, which differs "
+                f"from '{most}' in blanks or case alone: they count as two"
+            )
 
 
 def _checked_labels(
@@ -225,5 +243,7 @@ def _checked_labels(
                 f"{did_you_mean(label, ordered)}"
             )
     if len(ordered) < (1 if multi_label else 2):
-        raise DataError(f"classification needs two labels: all texts of {name} have {ordered or 'none'}")
+        wanted = "one label" if multi_label else "two labels"
+        have = f"only '{ordered[0]}'" if ordered else "none"
+        raise DataError(f"classification needs at least {wanted}: the texts of the training part of {name} have {have}")
     return ordered

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
-from nas.errors import DataError
+from nas.errors import DataError, DataWarning
 from nas.records import Split
 from nas.specs import tasks as specs
 from nas.tasks.base import Batch, StepShape, Task, hashed
@@ -143,6 +143,6 @@ class LanguageModeling(Task):
         warnings.warn(
             f"max_context {max_context} is never reached in training: the longest document holds sequences of "
             f"{nearest} tokens (to read all documents as one, say cross_documents: true)",
-            UserWarning,
+            DataWarning,
             stacklevel=2,
         )

@@ -1,6 +1,7 @@
 """Users' own data: from files to records in three parts, and the cache of what is made of them.
 
 places.py    names, globs and folders to files; prepared sets
+packing.py   files to bytes, unpacked
 formats.py   files to rows
 parts.py     which part a row belongs to
 dataset.py   rows to checked records

@@ -4,8 +4,10 @@ In: a key, which is a hash of all that the arrays depend on, and a function that
 arrays, from the folder of that key.
 
 A folder is written beside its place, synced, and renamed: nobody reads half of one. Whoever comes while
-it is written waits. Its facts.json, written last, says how large each file is; where that does not hold
-(a disk that was full, a copy that was cut), the folder is thrown away and made again.
+it is written waits. Its facts.json, written last, says how large each file is and what the small ones hash to,
+itself included; where that does not hold (a disk that was full, a copy that was cut, a bit that turned), the
+folder is thrown away and made again. Of the rows of items, which may be larger than memory, the size alone is
+looked at.
 
 Legend: T items of all sequences, N sequences.
 """
@@ -13,6 +15,7 @@ Legend: T items of all sequences, N sequences.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -31,6 +34,7 @@ from nas.tasks.data.places import cache_home
 
 FACTS: Final = "facts.json"
 BUFFER: Final = 8 * 2**20
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 class Ragged:
@@ -123,10 +127,16 @@ class CacheWriter:
         """Ends all files; the facts last."""
         for name, writer in self._ragged.items():
             self.array(f"{name}.offsets", writer.close())
-        sizes = {path.name: path.stat().st_size for path in sorted(self._folder.iterdir())}
-        facts = {"facts": self._facts, "kinds": self._kinds, "sizes": sizes}
+        paths = sorted(self._folder.iterdir())
+        facts = {
+            "facts": self._facts,
+            "kinds": self._kinds,
+            "sizes": {path.name: path.stat().st_size for path in paths},
+            "hashes": {path.name: _hash(path.read_bytes()) for path in paths if path.suffix == ".npy"},
+        }
+        text = json.dumps(facts).encode()
         with (self._folder / FACTS).open("wb") as file:
-            file.write(json.dumps(facts).encode())
+            file.write(_hash(text).encode() + b"\n" + text)
             _synced(file)
 
 
@@ -139,9 +149,13 @@ class CacheReader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        found = json.loads((folder / FACTS).read_bytes())
+        said, _, text = (folder / FACTS).read_bytes().partition(b"\n")
+        if said.decode() != _hash(text):
+            raise ValueError(f"{folder / FACTS} is not what was written")
+        found = json.loads(text)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != FACTS}
-        if sizes != found["sizes"]:
+        hashes = {name: _hash((folder / name).read_bytes()) for name in found["hashes"]}
+        if sizes != found["sizes"] or hashes != found["hashes"]:
             raise ValueError(f"the files of {folder} are not those that were written")
         self.facts: dict[str, Any] = found["facts"]
         self._kinds: dict[str, str] = found["kinds"]
@@ -175,40 +189,61 @@ def cached(key: str, write: Callable[[CacheWriter], None]) -> CacheReader:
     place = home / key
     with suppress(OSError, ValueError, KeyError):
         return CacheReader(place)
-    with _locked(home / f"{key}.lock"):
-        with suppress(OSError, ValueError, KeyError):
+    try:
+        with _locked(home / f"{key}.lock") as alone:
+            with suppress(OSError, ValueError, KeyError):
+                return CacheReader(place)
+            if alone:
+                # What one left behind that was killed.
+                for left in home.glob(f"{key[:16]}-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
+            _write_beside(place, key, write)
             return CacheReader(place)
-        shutil.rmtree(place, ignore_errors=True)
-        beside = Path(tempfile.mkdtemp(prefix=f"{key[:16]}-", dir=home))
-        writer = CacheWriter(beside)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise DataError(
+            f"cannot write the cache of data in {home}: {error.strerror}; NAS_CACHE names another folder"
+        ) from error
+
+
+def _write_beside(place: Path, key: str, write: Callable[[CacheWriter], None]) -> None:
+    beside = Path(tempfile.mkdtemp(prefix=f"{key[:16]}-", dir=place.parent))
+    writer = CacheWriter(beside)
+    try:
+        write(writer)
+        writer.close()
         try:
-            write(writer)
-            writer.close()
             beside.rename(place)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        except OSError:
+            # Where there are no locks, another may have been there first: what it wrote is the same.
+            if not place.is_dir():
                 raise
-            raise DataError(
-                f"cannot write the cache of data in {home}: {error.strerror}; NAS_CACHE names another folder"
-            ) from error
-        finally:
-            writer.abandon()
-            shutil.rmtree(beside, ignore_errors=True)
-    return CacheReader(place)
+    finally:
+        writer.abandon()
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time, where the system has locks on files; else the last one to rename wins."""
+def _locked(path: Path) -> Iterator[bool]:
+    """One process at a time, and whether that holds: not where the system has no locks on files."""
     try:
         import fcntl
     except ImportError:
-        yield
+        yield False
         return
     with path.open("w") as file:
-        with suppress(OSError):
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _synced(file: IO[bytes]) -> None:

@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from nas.errors import DataError
-from nas.specs.tasks.data import Field
+from nas.errors import DataError, DataWarning
+from nas.specs.tasks.data import Field, plain
 from nas.tasks.data import hub
 from nas.tasks.data.formats import Row, pieces_of, rows_of, text_of
 from nas.tasks.data.parts import PARTS, Part, Splitter, cuts_by_position, missing_column
@@ -111,7 +113,7 @@ class Dataset:
             DataError: a file is broken, a column is missing, a field has a wrong value, or a part has no
                 records.
         """
-        seen = _Seen()
+        seen = _Seen(self.fields)
         empty: Counter[str] = Counter()
         first_empty: dict[str, str] = {}
         counts: Counter[str] = Counter()
@@ -126,17 +128,19 @@ class Dataset:
                 first_empty.setdefault(missing, _place(record))
                 continue
             counts[part] += 1
-            seen.add(part, record, self.fields)
+            seen.add(part, record)
             yield part, record
-        for part in PARTS:
-            if not counts[part]:
-                raise DataError(f"the {part} part of {self.name} has no records{_hint(self._splitter.by)}")
-        self._notes = [
-            f"{self.name}: {count:,} records without '{name}' are left out, the first in {first_empty[name]}"
+        left_out = [
+            f"{count:,} records without '{name}' are left out, the first in {first_empty[name]}"
             for name, count in empty.items()
         ]
         if outside:
-            self._notes.append(f"{self.name}: {outside:,} records belong to no part of the split and are left out")
+            left_out.append(f"{outside:,} records belong to no part of the split and are left out")
+        for part in PARTS:
+            if not counts[part]:
+                why = f" ({'; '.join(left_out)})" if left_out else _hint(self._splitter.by)
+                raise DataError(f"the {part} part of {self.name} has no records{why}")
+        self._notes = [f"{self.name}: {note}" for note in left_out]
         self._notes += seen.shared(self.name)
 
     def notes(self) -> list[str]:
@@ -161,6 +165,8 @@ class Dataset:
     def _texts(self, source: Source, part: Part | None) -> Iterator[tuple[Part | None, Record]]:
         with text_of(source) as text:
             if self._splitter.by == "position":
+                if not len(text):
+                    raise DataError(f"a corpus of one file must hold text: {source.path} is empty")
                 cuts = cuts_by_position(text)
             else:
                 whole = part if part is not None else self._splitter.part_of_row(source, None, {}, 1)
@@ -202,22 +208,28 @@ def open_dataset(options: Mapping[str, Any], fields: Sequence[Field]) -> Dataset
 def say(notes: Sequence[str]) -> None:
     """Warns of each note once."""
     for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=3)
+        warnings.warn(note, DataWarning, stacklevel=3)
 
 
 class _Seen:
-    """Which contents each part has, by 8 bytes of a hash."""
+    """Which contents each part has, by 8 bytes of a hash.
 
-    def __init__(self) -> None:
+    Args:
+        fields: of a record; what keeps records together, where something does, is what must not be shared.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._together = [field.name for field in fields if field.group]
+        self._names = self._together or [field.name for field in fields]
         self._hashes = {part: array("Q") for part in PARTS}
         self._places: dict[Part, array[int]] = {part: array("q") for part in PARTS}
         self._files: dict[Path, int] = {}
 
-    def add(self, part: Part, record: Record, fields: Sequence[Field]) -> None:
+    def add(self, part: Part, record: Record) -> None:
         if record.get("_continues"):
             return
         path, number = record["_where"]
-        content = "\0".join(str(record[field.name]) for field in fields)
+        content = "\0".join(str(record[name]) for name in self._names)
         digest = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._hashes[part].append(int.from_bytes(digest))
         if part != "train":
@@ -234,9 +246,10 @@ class _Seen:
             first = int(is_shared_N.argmax())
             file, number = self._places[part][2 * first], self._places[part][2 * first + 1]
             path = list(self._files)[file]
+            by = f" by their {' and '.join(self._together)}" if self._together else ""
             yield (
                 f"{name}: {int(is_shared_N.sum()):,} of {len(is_shared_N):,} records of the {part} part stand in the "
-                f"training part too, the first in {path}, row {number}: scores of that part are too good"
+                f"training part too{by}, the first in {path}, row {number}: scores of that part are too good"
             )
 
 
@@ -256,10 +269,11 @@ def _digest_of(path: Path) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    # A memo is for large files; of small ones there may be very many.
+    # A memo is for large files; of small ones there may be very many. Without room for it, it is made again.
     if stat.st_size >= 2**20:
-        memo.parent.mkdir(exist_ok=True)
-        memo.write_text(json.dumps({"stamp": stamp, "digest": digest}))
+        with suppress(OSError):
+            memo.parent.mkdir(exist_ok=True)
+            memo.write_text(json.dumps({"stamp": stamp, "digest": digest}))
     return digest
 
 
@@ -271,9 +285,12 @@ def _is_empty(field: Field, record: Record) -> bool:
 
 
 def _checked(field: Field, value: Any, source: Source, number: int) -> Any:
-    if value is None:
+    # Not-a-number is what tables of numbers have in the place of nothing.
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     found = _VALUES[field.kind](value)
+    if field.kind == "label" and found == "":
+        return None
     if found is None:
         raise DataError(f"{source.path}, row {number}: '{field.name}' must be {_WORDS[field.kind]}, not {value!r:.60}")
     return found
@@ -284,12 +301,18 @@ def _text(value: Any) -> str | None:
 
 
 def _label(value: Any) -> str | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() if isinstance(value, str | int) else None
+    if isinstance(value, str):
+        return value.strip()
+    return plain(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else None
 
 
 def _labels(value: Any) -> list[str] | None:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        # A list that was written into a column of text.
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return None
     if isinstance(value, str):
         return [label.strip() for label in _LABELS.split(value) if label.strip()]
     if not isinstance(value, list):
@@ -322,7 +345,7 @@ _VALUES: Final = {"text": _text, "label": _label, "labels": _labels, "answers": 
 _WORDS: Final = {
     "text": "a text",
     "label": "a label (a name or a whole number)",
-    "labels": "a list of labels",
+    "labels": "a list of labels (or a text with ; or , between them, or a JSON list)",
     "answers": "a text or a list of texts",
     "integer": "a whole number",
 }

@@ -14,15 +14,15 @@ pieces.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from nas.errors import DataError, MissingExtraError
+from nas.tasks.data.packing import BROKEN, opened
 from nas.tasks.data.places import Source
 
 Row = dict[str, Any]
@@ -50,40 +50,10 @@ def rows_of(source: Source) -> Iterator[tuple[int, Row]]:
         for number, row in readers.get(source.ending, _json_lines)(source):
             found = True
             yield number, row
-    except (OSError, EOFError) as error:
+    except BROKEN as error:
         raise DataError(f"cannot read {source.path}: {error}") from error
     if not found:
         raise DataError(f"a table must have rows: {source.path} is empty")
-
-
-@contextmanager
-def opened(source: Source) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked.
-
-    Raises:
-        DataError: it cannot be read.
-        MissingExtraError: unpacking needs a package that is not installed.
-    """
-    try:
-        raw = source.path.open("rb")
-    except OSError as error:
-        raise DataError(f"cannot read {source.path}: {error.strerror}") from error
-    with raw:
-        if source.packing == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unpacked:
-                yield io.BufferedReader(unpacked, 2**20)
-        elif source.packing == ".zst":
-            try:
-                import zstandard
-            except ImportError:
-                raise MissingExtraError(f"{source.path.name}, packed by zstd,", "data") from None
-            try:
-                with zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as unpacked:
-                    yield io.BufferedReader(unpacked, 2**20)
-            except zstandard.ZstdError as error:
-                raise DataError(f"cannot unpack {source.path}: {error}") from None
-        else:
-            yield raw
 
 
 @contextmanager
@@ -93,7 +63,7 @@ def text_of(source: Source) -> Iterator[mmap.mmap | bytes]:
         try:
             with opened(source) as file:
                 text = file.read(LARGEST_PACKED_TEXT + 1)
-        except (OSError, EOFError) as error:
+        except BROKEN as error:
             raise DataError(f"cannot read {source.path}: {error}") from error
         if len(text) > LARGEST_PACKED_TEXT:
             raise DataError(
@@ -114,11 +84,15 @@ def text_of(source: Source) -> Iterator[mmap.mmap | bytes]:
 def pieces_of(source: Source, text: mmap.mmap | bytes, first: int, last: int) -> Iterator[str]:
     """The bytes first..last−1 of a text in checked pieces, cut at line ends where there are some.
 
+    One at least: of no bytes, an empty one.
+
     Raises:
         DataError: they are not UTF-8, or binary; names the first bad byte.
     """
     if first == 0 and text[:3] == BOM:
         first = 3
+    if first >= last:
+        yield ""
     while first < last:
         cut = last if last - first <= PIECE else _cut(text, first, first + PIECE)
         yield _checked(source, bytes(text[first:cut]), first)
@@ -171,12 +145,7 @@ def _json_lines(source: Source) -> Iterator[tuple[int, Row]]:
 
 
 def _object(source: Source, number: int, line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source.path}, line {number}: not UTF-8 at byte {error.start} ({error.reason})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(f"{source.path}, line {number}: not JSON: {error.msg} at column {error.colno}") from None
+    row = _parsed(line.rstrip(b"\r\n"), f"{source.path}, line {number}")
     if not isinstance(row, dict):
         raise DataError(f"{source.path}, line {number}: a line must be a JSON object, not {type(row).__name__}")
     return row
@@ -184,21 +153,38 @@ def _object(source: Source, number: int, line: bytes) -> Row:
 
 def _json(source: Source) -> Iterator[tuple[int, Row]]:
     with opened(source) as file:
-        text = file.read()
-    try:
-        found = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{source.path}: not UTF-8 at byte {error.start} ({error.reason})") from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{source.path}, line {error.lineno}: not JSON: {error.msg} (one object a line is .jsonl)"
-        ) from None
+        found = _parsed(file.read().removeprefix(BOM), str(source.path), hint=" (one object a line is .jsonl)")
     if not isinstance(found, list):
         raise DataError(f"{source.path}: a .json file of data must be a list of objects, not {type(found).__name__}")
     for number, row in enumerate(found, 1):
         if not isinstance(row, dict):
             raise DataError(f"{source.path}, item {number}: must be an object, not {type(row).__name__}")
         yield number, row
+
+
+def _parsed(raw: bytes, where: str, hint: str = "") -> Any:
+    """The value of a JSON text in UTF-8 (the library itself would guess other encodings)."""
+    try:
+        found = json.loads(raw.decode())
+        # Half a surrogate pair can be written as an escape, and as nothing else.
+        if b"\\u" in raw and b"\\ud" in raw.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start} ({error.reason}){_other_encoding(raw)}") from None
+    except UnicodeEncodeError as error:
+        half = str(error.object)[error.start]
+        raise DataError(f"{where}: a text must be valid Unicode, and {half!r} is half a character") from None
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
+        raise DataError(f"{where}: not JSON: {error.msg} at {place}{hint}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON that can be read: {error}") from None
+    return found
+
+
+def _other_encoding(raw: bytes) -> str:
+    is_other = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return ": it looks like UTF-16, save it as UTF-8" if is_other else ""
 
 
 def _separated(source: Source) -> Iterator[tuple[int, Row]]:
@@ -220,11 +206,29 @@ def _separated(source: Source) -> Iterator[tuple[int, Row]]:
                         f"{source.path}, line {reader.line_num}: {len(row)} fields, but the header has {len(header)}: "
                         f"{', '.join(header)}"
                     )
+                if any("\0" in field for field in row):
+                    raise DataError(
+                        f"{source.path}, line {reader.line_num}: a table must be text, not binary: byte 0x00"
+                    )
                 yield reader.line_num, dict(zip(header, row, strict=True))
         except csv.Error as error:
             raise DataError(f"{source.path}, line {reader.line_num}: {error}") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{source.path}, behind line {reader.line_num}: not UTF-8 ({error.reason})") from None
+        except UnicodeDecodeError:
+            raise _not_utf8(source) from None
+
+
+def _not_utf8(source: Source) -> DataError:
+    """The error of a table whose reader, which decodes far ahead, has met bytes that are not UTF-8."""
+    with opened(source) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                hint = _other_encoding(line) if number == 1 else ""
+                return DataError(
+                    f"{source.path}, line {number}: not UTF-8 at byte {error.start} ({error.reason}){hint}"
+                )
+    raise AssertionError("a line of the file is not UTF-8")
 
 
 def _parquet(source: Source) -> Iterator[tuple[int, Row]]:

@@ -49,6 +49,8 @@ class HubData:
         except ImportError:
             raise MissingExtraError(f"data '{PREFIX}{self._name}'", "hub") from None
         path = Path(self._name).expanduser()
+        if path.is_absolute() and not path.is_dir():
+            raise DataError(f"{PREFIX} and a path must name a data set saved to disk: there is no folder {path}")
         try:
             if path.is_dir():
                 found = datasets.load_from_disk(str(path))
@@ -56,5 +58,6 @@ class HubData:
                 name, _, config = self._name.partition(":")
                 found = datasets.load_dataset(name, config or None)
         except Exception as error:  # The library raises what its many parts raise.
-            raise DataError(f"cannot load '{self._name}' with the library 'datasets': {error}") from error
+            first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(f"cannot load '{self._name}' with the library 'datasets': {first_line}") from error
         return dict(found) if isinstance(found, dict) else {"data": found}

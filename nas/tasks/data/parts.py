@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from nas.errors import DataError, did_you_mean
-from nas.specs.tasks.data import PART_NAMES
+from nas.specs.tasks.data import PART_NAMES, plain
 from nas.tasks.data.formats import Row, char_start
 from nas.tasks.data.places import Source
 
@@ -103,7 +103,7 @@ class Splitter:
         if column not in columns:
             raise missing_column(source, number, column, columns)
         for name, values in self._named.items():
-            if columns[column] in values or str(columns[column]) in map(str, values):
+            if plain(columns[column]) in map(plain, values):
                 if name == "train" and not self._has_validation:
                     return "validation" if _fraction(_content(row)) < VALIDATION_SHARE else "train"
                 return _NAMES[name]
@@ -153,7 +153,11 @@ def cuts_by_position(text: mmap.mmap | bytes) -> list[tuple[Part, int, int]]:
 
 def missing_column(source: Source, number: int, column: str, columns: Mapping[str, Any]) -> DataError:
     """The error for a record without a column."""
-    return DataError(f"{source.path}, row {number}: there is no column '{column}': {did_you_mean(column, columns)}")
+    only = [name for name in columns if name not in ("file", "folder")]
+    hint = did_you_mean(column, columns)
+    if source.ending in (".csv", ".tsv") and len(only) == 1 and any(mark in only[0] for mark in ",;\t|"):
+        hint = f"the only one, {only[0]!r:.60}, looks like several (.csv is separated by commas, .tsv by tabs)"
+    return DataError(f"{source.path}, row {number}: there is no column '{column}': {hint}")
 
 
 def _default(sources: Sequence[Source], speeches: bool) -> dict[str, Any]:

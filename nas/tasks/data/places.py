@@ -13,18 +13,20 @@ import importlib.util
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from nas.errors import DataError, MissingExtraError, did_you_mean
+from nas.errors import DataError, DataWarning, MissingExtraError, did_you_mean
 from nas.specs.tasks.data import PREPARED
 
 TABLES: Final = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet"}
 PACKED: Final = {".gz", ".zst"}
 MANIFEST: Final = "manifest.json"
+# Names that a message lists of a folder.
+SHOWN: Final = 6
 
 
 @dataclass(frozen=True, order=True)
@@ -81,7 +83,7 @@ def _writable(wanted: str) -> Path:
     other = Path(tempfile.gettempdir()) / f"context-nas-cache-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     other.mkdir(parents=True, exist_ok=True)
     text = f"{folder} cannot be written: the cache of data is in {other} (NAS_CACHE names another folder)"
-    warnings.warn(text, UserWarning, stacklevel=3)
+    warnings.warn(text, DataWarning, stacklevel=3)
     return other
 
 
@@ -108,12 +110,15 @@ def find_sources(data: str | list[str]) -> list[Source]:
     if data == "sotu":
         return _speeches()
     path = Path(data).expanduser()
-    if path.is_file():
-        return [Source(path.name, path)]
-    if path.is_dir():
-        return _of_folder(path)
-    if path.exists():
-        raise DataError(f"data must be a file or a folder: {path} is neither")
+    try:
+        if path.is_file():
+            return [Source(path.name, path)]
+        if path.is_dir():
+            return _of_folder(path)
+        if path.exists():
+            raise DataError(f"data must be a file or a folder: {path} is neither")
+    except PermissionError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
     if any(mark in data for mark in "*?["):
         return _of_glob(data)
     folder = prepared_folder(data)
@@ -125,9 +130,8 @@ def find_sources(data: str | list[str]) -> list[Source]:
 
 
 def _of_folder(folder: Path) -> list[Source]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    found = [Source(path.relative_to(folder).as_posix(), path) for path in files]
-    shown = [source for source in found if not any(part.startswith(".") for part in source.name.split("/"))]
+    files = (path for path in _files_below(folder) if path.is_file() and path.name != MANIFEST)
+    shown = [Source(path.relative_to(folder).as_posix(), path) for path in files]
     tables = sorted(source for source in shown if source.is_table)
     texts = sorted(source for source in shown if source.ending == ".txt")
     if tables and texts:
@@ -143,13 +147,47 @@ def _of_folder(folder: Path) -> list[Source]:
     return tables or texts
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files of a folder at any depth, hidden ones left out; a folder that cannot be read is not passed over."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}")
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
 def _of_glob(pattern: str) -> list[Source]:
     parts = Path(pattern).expanduser().parts
     root = Path(*_until_mark(parts))
     files = [path for path in root.glob("/".join(parts[len(root.parts) :])) if path.is_file()]
     if not files:
-        raise DataError(f"no file is named like {pattern}")
+        raise DataError(f"no file is named like {pattern}: {_around(root)}")
+    if "**" in parts:
+        _say_unreadable(root)
     return sorted(Source(path.relative_to(root).as_posix(), path) for path in files)
+
+
+def _say_unreadable(root: Path) -> None:
+    """Warns of folders that a glob passes over without a word."""
+    closed: list[OSError] = []
+    for _ in os.walk(root, onerror=closed.append):
+        pass
+    if closed:
+        text = f"{len(closed):,} folders below {root} cannot be read and are left out, the first {closed[0].filename}"
+        warnings.warn(text, DataWarning, stacklevel=3)
+
+
+def _around(root: Path) -> str:
+    """What there is where a glob found nothing."""
+    if not root.is_dir():
+        return f"there is no folder {root}"
+    if not os.access(root, os.R_OK | os.X_OK):
+        return f"the folder {root} cannot be read"
+    names = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+    return f"{root.resolve()} holds {shown or 'nothing'}"
 
 
 def _until_mark(parts: Iterable[str]) -> list[str]:

@@ -209,7 +209,7 @@ def test_labels_that_training_never_shows_are_refused_with_their_place(tmp_path:
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": "only"} for n in range(100)]
-    with pytest.raises(DataError, match=r"needs two labels: all texts of .* have \['only'\]"):
+    with pytest.raises(DataError, match=r"needs at least two labels: the texts of .* have only 'only'"):
         load(table(tmp_path / "a.jsonl", rows))
 
 

@@ -81,6 +81,16 @@ def test_a_damaged_cache_is_made_again(home: Path, damage: str) -> None:
     check(cached(key, write))
 
 
+@pytest.mark.parametrize("name", ["facts.json", "tokens.offsets.npy", "counts.npy"])
+def test_a_bit_that_turned_is_noticed_wherever_it_is(home: Path, name: str) -> None:
+    key = "de" * 32
+    cached(key, write)
+    whole = (home / key / name).read_bytes()
+    for place in range(0, len(whole), 5):
+        (home / key / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        check(cached(key, write))
+
+
 def test_a_writer_that_is_killed_leaves_nothing_that_is_read(home: Path) -> None:
     code = (
         "import os, numpy as np\n"
@@ -91,7 +101,49 @@ def test_a_writer_that_is_killed_leaves_nothing_that_is_read(home: Path) -> None
         f"cached('{'ef' * 32}', write)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert len([path for path in home.iterdir() if path.is_dir()]) == 1
     check(cached("ef" * 32, write))
+    assert [path.name for path in home.iterdir() if path.is_dir()] == ["ef" * 32]
+
+
+def test_a_file_that_may_not_grow_is_said_and_leaves_nothing(home: Path) -> None:
+    code = (
+        "import resource, numpy as np\n"
+        "from nas.errors import DataError\n"
+        "from nas.tasks.data import cached\n"
+        "def write(writer):\n"
+        "    writer.ragged('tokens', np.uint16).append(np.arange(60000))\n"
+        "    writer.array('counts', np.arange(5))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        f"try: cached('{'ad' * 32}', write)\n"
+        "except DataError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "cannot write the cache of data" in done.stdout and "File too large" in done.stdout
+    assert not [path for path in home.iterdir() if path.is_dir()]
+    check(cached("ad" * 32, write))
+
+
+def test_processes_that_come_at_once_write_once_and_read_the_same(home: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, time, numpy as np\n"
+        "from nas.tasks.data import cached\n"
+        "def write(writer):\n"
+        f"    open({str(tmp_path / 'calls')!r}, 'a').write('x')\n"
+        "    row = writer.ragged('tokens', np.uint16)\n"
+        "    time.sleep(0.3)\n"
+        "    row.append(np.arange(60000))\n"
+        "children = [os.fork() for _ in range(2)]\n"
+        f"found = int(cached('{'be' * 32}', write).ragged('tokens').flat.sum(dtype=np.int64))\n"
+        "os.write(1, f'{found} '.encode())\n"
+        "while True:\n"
+        "    try: os.wait()\n"
+        "    except ChildProcessError: break\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    # Two forks make four of one.
+    assert done.stdout.split() == [str(sum(range(60000)))] * 4
+    assert (tmp_path / "calls").read_text() == "x"
 
 
 def test_several_at_once_write_once() -> None:
