@@ -88,12 +88,13 @@ def test_mails_are_split_by_their_folder(tmp_path: Path, modules: tuple[ModuleTy
     with tarfile.open(path, "w:gz") as archive:
         for folder in ("easy-ham-1", "easy-ham-2", "hard-ham-1", "spam-1", "spam-2"):
             for number in range(30):
-                raw = f"{folder} {number}".encode()
+                raw = f"From: zzzz\nSubject: {folder}\n  of a day\nTo: jm\n\n{folder} {number}".encode()
                 entry = tarfile.TarInfo(f"package/data/{folder}/{number}.txt")
                 entry.size = len(raw)
                 archive.addfile(entry, io.BytesIO(raw))
     rows = store.distinct(sets.spam_assassin([path]))
-    assert len(rows["test"]) == 60 and all(row["text"].split()[0].endswith("-2") for row in rows["test"])
+    assert len(rows["test"]) == 60 and all(row["text"].split()[-2].endswith("-2") for row in rows["test"])
+    assert rows["test"][0]["text"] == "Subject: easy-ham-2 of a day\n\neasy-ham-2 0"
     assert len(rows["train"]) + len(rows["validation"]) == 90 and rows["validation"]
     every = [row for part in rows.values() for row in part]
     assert all(("spam" in row["text"]) == (row["label"] == "spam") for row in every)
