@@ -250,7 +250,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "sotu": (
         "Byte-level decoders of width 64 and depth 2 with full attention (148k parameters), on the State of "
         "the Union speeches. One rule for all: batches mix lengths up to max_context."
-        " At 1 million tokens each context has its own learning rate out of 2e-3, 4e-3 and 8e-3; at 8 and 30 million all "
+        " At 1 million tokens each context has its own rate out of 2e-3, 4e-3 and 8e-3; at 8 and 30 million all "
         "have the one that did best at 8 million and context 256: 8e-3, the largest that was tried, so that a larger "
         "one, or one for each context, might move these figures."
     ),
