@@ -63,6 +63,7 @@ def write_set(folder: Path, name: str, found: Prepared, packages: Path) -> None:
         "task": found.job,
         "licence": found.licence,
         "split": found.note,
+        "recipe": recipe(),
         "packages": [
             {key: value for key, value in vars(package).items() if value or key != "licence"}
             for package in found.packages
@@ -108,10 +109,19 @@ def distinct(rows: Rows) -> dict[str, list[dict[str, Any]]]:
     return kept
 
 
+def recipe() -> str:
+    """A digest of the sources that turn packages into records: a set made by others may hold other records."""
+    sources = sorted(Path(__file__).parent.glob("_fetch_*.py"))
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+
+
 def is_whole(folder: Path) -> bool:
-    """Whether a set is there as it was written."""
+    """Whether a set is there as these sources wrote it."""
     try:
-        parts = json.loads((folder / "manifest.json").read_text())["parts"]
+        manifest = json.loads((folder / "manifest.json").read_text())
+        parts = manifest["parts"]
+        if manifest["recipe"] != recipe():
+            return False
         files = {name: digest for part in PARTS for name, digest in parts[part]["files"].items()}
         return all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == files[name] for name in files)
     except (OSError, ValueError, KeyError):

@@ -220,6 +220,13 @@ def test_each_package_is_downloaded_once_and_one_that_is_missing_is_named(
     assert (tools / "asked").read_text().split() == ["a=1", "b=1", "c=1", "d=1", "b=1", "d=1"]
     assert store.is_whole(home / "some")
     assert sorted(path.name for path in (home / ".packages").iterdir()) == ["a=1.deb", "b=1.deb", "c=1.deb", "d=1.deb"]
+    # What other sources of the script made of the same packages is made anew, without a download.
+    manifest = json.loads((home / "some" / "manifest.json").read_text())
+    (home / "some" / "manifest.json").write_text(json.dumps(manifest | {"recipe": "another"}))
+    assert not store.is_whole(home / "some")
+    store.write_set(home / "some", "some", found, home / ".packages")
+    assert store.is_whole(home / "some")
+    assert (tools / "asked").read_text().split() == ["a=1", "b=1", "c=1", "d=1", "b=1", "d=1"]
 
 
 def test_a_set_that_cannot_be_had_keeps_no_other_from_coming(tmp_path: Path) -> None:
