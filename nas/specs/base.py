@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from nas.specs.tape import Extent, Shadow, Tape
+
 if TYPE_CHECKING:
     from nas.specs.families import ModelOutline
 
@@ -189,9 +191,26 @@ class MixerSpec(ABC):
     def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
         """FLOPs of one decoded token when `context` tokens are in the state."""
 
-    @abstractmethod
     def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        """Activations that autograd keeps, per token of a sequence of `length`."""
+        """Activations that autograd keeps, per token of a sequence of `length`.
+
+        What a mixer that follows no `sketch` of its own is counted by.
+        """
+        raise NotImplementedError
+
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        """What the mixer's `forward` does to memory, or, where `tape` records nothing, its `prefill`.
+
+        Args:
+            tape: that follows it.
+            x: (B, L, width).
+            options: complete.
+            around: of the layer.
+            extent: B and L.
+        """
+        kept = round(self.saved_elements(options, around, extent.length) * extent.tokens) * tape.size
+        more = max(kept - x.bytes, 0)
+        return tape.op([x], x.elements, saves=[x], more=more, weights=tape.weights(self.parameters(options, around)))
 
 
 class MLPSpec(ABC):
@@ -204,9 +223,15 @@ class MLPSpec(ABC):
     def parameters(self, width: int, hidden: int) -> int:
         """Trainable elements."""
 
-    @abstractmethod
     def saved_elements(self, width: int, hidden: int) -> float:
-        """Activations that autograd keeps, per token."""
+        """Activations that autograd keeps, per token: what an MLP without a `sketch` of its own is counted by."""
+        raise NotImplementedError
+
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        """What `forward` does to memory; see `MixerSpec.sketch`."""
+        kept = round(self.saved_elements(width, hidden) * (x.elements // width)) * tape.size
+        weights = tape.weights(self.parameters(width, hidden))
+        return tape.op([x], x.elements, saves=[x], more=max(kept - x.bytes, 0), weights=weights)
 
 
 class FamilySpec(ABC):

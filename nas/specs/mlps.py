@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from nas.specs.base import MLPSpec
+from nas.specs.tape import Shadow, Tape
 
 
 class SwiGLU(MLPSpec):
@@ -16,9 +17,14 @@ class SwiGLU(MLPSpec):
     def parameters(self, width: int, hidden: int) -> int:
         return 3 * width * hidden
 
-    def saved_elements(self, width: int, hidden: int) -> float:
-        # The input of gate and up (shared), gate, up, silu(gate), and the input of down.
-        return width + 4 * hidden
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        gate = tape.linear(x, width, hidden)
+        active = tape.pointwise(gate)
+        del gate
+        up = tape.linear(x, width, hidden)
+        hidden_x = tape.mul(active, up)
+        del active, up
+        return tape.linear(hidden_x, hidden, width)
 
 
 class GEGLU(MLPSpec):
@@ -30,9 +36,14 @@ class GEGLU(MLPSpec):
     def parameters(self, width: int, hidden: int) -> int:
         return 3 * width * hidden
 
-    def saved_elements(self, width: int, hidden: int) -> float:
-        # The input of gate and up (shared), gate, up, gelu(gate), and the input of down.
-        return width + 4 * hidden
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        gate = tape.linear(x, width, hidden)
+        active = tape.pointwise(gate)
+        del gate
+        up = tape.linear(x, width, hidden)
+        hidden_x = tape.mul(active, up)
+        del active, up
+        return tape.linear(hidden_x, hidden, width)
 
 
 class GELU(MLPSpec):
@@ -44,9 +55,11 @@ class GELU(MLPSpec):
     def parameters(self, width: int, hidden: int) -> int:
         return 2 * width * hidden
 
-    def saved_elements(self, width: int, hidden: int) -> float:
-        # The inputs of up, of gelu and of down.
-        return width + 2 * hidden
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        up = tape.linear(x, width, hidden)
+        active = tape.pointwise(up)
+        del up
+        return tape.linear(active, hidden, width)
 
 
 class NoMLP(MLPSpec):
@@ -58,5 +71,5 @@ class NoMLP(MLPSpec):
     def parameters(self, width: int, hidden: int) -> int:
         return 0
 
-    def saved_elements(self, width: int, hidden: int) -> float:
-        return 0
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        return tape.new(x.elements)

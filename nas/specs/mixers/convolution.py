@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nas.specs.base import Key, MixerSpec, Options, Surroundings
+from nas.specs.tape import Extent, Shadow, Tape
 
 
 class GatedConvolution(MixerSpec):
@@ -61,3 +62,10 @@ class NoMixer(MixerSpec):
 
     def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
         return 0.0
+
+
+def short_convolution(tape: Tape, x: Shadow, width: int, kernel: int, extent: Extent, *, bias: bool = False) -> Shadow:
+    """`nas.mixers.convolution.ShortConvolution.forward`: padding in front, then a depthwise convolution."""
+    padded = tape.op([x], x.elements + (kernel - 1) * width * extent.batch)
+    weights = tape.weights(width * kernel, *([width] if bias else []))
+    return tape.op([padded], x.elements, saves=[padded], weights=weights)

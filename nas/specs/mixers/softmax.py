@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.tape import Extent, Shadow, Tape
 
 HEAD_KEYS: Mapping[str, Key] = {
     "heads": Key(type=int, minimum=1, default=4, doc="query heads; they divide the width unless head_dim is given"),
@@ -72,13 +73,22 @@ class SoftmaxSpec(MixerSpec):
         logits = heads if options.get("sink_logit", False) else 0
         return around.width * head_dim * (2 * (heads + kv_heads) + gate) + logits
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
         heads, kv_heads, head_dim = _heads(options)
-        # The projections keep their input (shared) and the output projection its own; attention keeps
-        # q, k, v, its output (the output projection's input, shared) and one log-sum-exp a head.
-        # A gate keeps its sigmoid, and what it lets through for the output projection.
-        gate = 2 * heads * head_dim if options.get("output_gate", False) else 0
-        return around.width + head_dim * (2 * heads + 2 * kv_heads) + heads + gate
+        q, k, v = (tape.linear(x, around.width, count * head_dim) for count in (heads, kv_heads, kv_heads))
+        if around.positions == "rope":
+            turned_q = rotation(tape, q, heads, head_dim, extent)
+            turned_k = rotation(tape, k, kv_heads, head_dim, extent)
+            q, k = turned_q, turned_k
+            del turned_q, turned_k
+        gate = None
+        if options.get("output_gate", False):
+            gate = tape.pointwise(tape.linear(x, around.width, heads * head_dim), of_output=True)
+        y = fused_attention(tape, q, k, v, heads * extent.tokens)
+        del q
+        if gate is not None:
+            y = tape.mul(y, gate)
+        return tape.linear(y, heads * head_dim, around.width)
 
     def _flops(self, options: Options, around: Surroundings, keys_per_query: float) -> float:
         heads, _, head_dim = _heads(options)
@@ -156,3 +166,26 @@ def _heads(options: Options) -> tuple[int, int, int]:
 
 def _window(options: Options) -> tuple[int, int]:
     return int(options["window"]), int(options.get("sinks", 0))
+
+
+def rotation(tape: Tape, x: Shadow, heads: int, head_dim: int, extent: Extent) -> Shadow:
+    """`nas.mixers.positions.rotate`: an output, and tables that are made and let go each time."""
+    angles = extent.length * (head_dim // 2)
+    rows = 2 * heads * angles * tape.size
+    # Angles, cosines and sines in float32, then a row of both for each head; later these and the output.
+    making, turning = 3 * 4 * angles + rows, rows + x.bytes
+    tape.scratch(max(making, turning))
+    return tape.op([x], x.elements, back=max(making - x.bytes, rows))
+
+
+def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int) -> Shadow:
+    """PyTorch's fused kernel, which keeps its inputs, its output and one float32 for each query and head.
+
+    Args:
+        tape: that follows it.
+        q: queries.
+        k: keys.
+        v: values.
+        rows: queries, counted for each head.
+    """
+    return tape.op([q, k, v], q.elements, saves=[q, k, v], keeps=True, more=4 * rows)
