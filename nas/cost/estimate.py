@@ -1,9 +1,8 @@
 """Memory and compute of an architecture, from its specifications alone.
 
 In: an `Architecture`, and the context, batch and dtypes that it is asked at. Out: an `Estimate`.
-Parameters and state are exact. The peaks count parameters, gradients, optimizer state and what
-autograd keeps, tensor by tensor, in eager mode; short-lived temporaries are counted for the two
-largest moments alone, so a peak is an estimate and says so.
+Parameters and state are exact. The peaks are followed tensor by tensor as eager PyTorch makes and lets
+go of them (`nas.cost.peaks`), without the space that kernels take for themselves.
 
 Conventions: weights and cache in bf16 and recurrent state in fp32 unless a dtype is given, which
 then holds for weights and cache; training in fp32 with AdamW. MiB is 2**20 bytes.
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nas.cost.dtypes import bytes_per_element
+from nas.cost.peaks import TrainingPeak, prefill_peak, training_peak
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture, relative_heads
 from nas.space.layers import Layer
@@ -27,8 +27,6 @@ from nas.specs.tasks import TaskShape
 BYTE_VOCABULARY = 257
 RECURRENT_DTYPE = "fp32"
 TRAINING_BYTES = 4
-# Weights, gradients and the two moments of AdamW.
-TRAINING_COPIES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,10 @@ class Estimate:
         dtype: of weights and cache.
         param_bytes: weights; exact.
         state_bytes: what decoding keeps for all sequences; exact.
-        prefill_peak_bytes: weights, state and the largest live activations of one forward pass.
-        train_peak_bytes: of a training step in fp32 with AdamW at this batch and context.
+        prefill_peak_bytes: most bytes at once while prompts of `context` tokens are taken in, weights and state
+            included; of a family that does not decode, in one forward pass.
+        training_peak: the fullest moment of a training step in fp32 with AdamW at this batch and context, and what
+            it is made of.
         parameters: trainable elements; exact.
         flops_per_token: of training (forward and backward), at this context.
         decode_flops_per_token: of generating one token with a full state.
@@ -57,7 +57,7 @@ class Estimate:
     param_bytes: int
     state_bytes: int
     prefill_peak_bytes: int
-    train_peak_bytes: int
+    training_peak: TrainingPeak
     parameters: int
     flops_per_token: float
     decode_flops_per_token: float
@@ -66,6 +66,11 @@ class Estimate:
     def serve_bytes(self) -> int:
         """Weights and state together; exact."""
         return self.param_bytes + self.state_bytes
+
+    @property
+    def train_peak_bytes(self) -> int:
+        """All of `training_peak`."""
+        return self.training_peak.total
 
 
 def estimate(
@@ -97,8 +102,8 @@ def estimate(
         dtype=dtype,
         param_bytes=parameters * size,
         state_bytes=state,
-        prefill_peak_bytes=parameters * size + state + batch * context * size * _live_elements(architecture),
-        train_peak_bytes=_train_peak_bytes(architecture, parameters, batch, context),
+        prefill_peak_bytes=prefill_peak(architecture, parameters, state, batch=batch, length=context, size=size),
+        training_peak=training_peak(architecture, parameters, batch=batch, length=context, size=TRAINING_BYTES),
         parameters=parameters,
         flops_per_token=training_flops_per_token(architecture, context),
         decode_flops_per_token=_decode_flops(architecture, context),
@@ -246,36 +251,6 @@ def _decode_flops(architecture: Architecture, context: int) -> float:
         if around.has_source:
             total += 4.0 * _cross_projection(layer).queries * (architecture.width + context)
     return total
-
-
-def _live_elements(architecture: Architecture) -> int:
-    """Elements per token alive at once in a forward pass: the residual stream and the widest temporary."""
-    widest = 0
-    for layer in architecture.all_layers:
-        hidden = int(layer.values.get("mlp_hidden", 0))
-        widest = max(widest, 3 * hidden + architecture.width, 4 * architecture.width)
-    return architecture.width + widest
-
-
-def _train_peak_bytes(architecture: Architecture, parameters: int, batch: int, length: int) -> int:
-    width = architecture.width
-    per_token = 0.0
-    for index, layer, around in _indexed(architecture):
-        mlp = mlp_spec(str(layer.mlp))
-        hidden = int(layer.values.get("mlp_hidden", 0))
-        # Each norm keeps its input, the normalised one and a scale; a convolution keeps its input.
-        norms = (2 * width + 1) * _norms(architecture, layer, around, index)
-        convolution = width if int(layer.short_conv) else 0
-        per_token += norms + convolution + mlp.saved_elements(width, hidden)
-        per_token += mixer_spec(layer.mixer).saved_elements(layer.values, around, length)
-        if around.has_source:
-            projections = _cross_projection(layer)
-            # Both inputs, queries, keys, values, output and a log-sum-exp for each head.
-            per_token += 2 * width + 2 * (projections.queries + projections.keys) + int(layer.values["cross_heads"])
-    # The final norm, the head's input, tokens and targets (int64), and at the loss the logits,
-    # their log-probabilities and their gradient.
-    per_token += 3 * width + 1 + 4 + 3 * _outputs(architecture)
-    return round(TRAINING_BYTES * (TRAINING_COPIES * parameters + batch * length * per_token))
 
 
 def bound(architecture: Architecture) -> Architecture:

@@ -73,18 +73,10 @@ def layer_passage(
     before = tape.live
     tape.peak = before
     y = _block(tape, x, source, layer, around, place, extent)
-    forward_peak, kept = tape.peak - before, tape.live - before - y.bytes
-    if not records:
-        return Passage(forward_peak, 0, False, 0, 0)
     storage = x.storage
     assert storage is not None
     keeps_input = any(saved is storage for node in tape.nodes for saved in node.saved)
-    # What is the next part's: the output, and the gradient that comes from it.
-    gradient = Shadow(y.elements, size, Storage(tape, y.bytes), None)
-    outside = before + 2 * y.bytes
-    tape.peak = tape.live
-    tape.backward(y, gradient)
-    return Passage(forward_peak, kept, keeps_input, tape.peak - outside, tape.weight_bytes)
+    return _passage(tape, y, before, keeps_input=keeps_input)
 
 
 def _block(
@@ -124,6 +116,133 @@ def _cross(
     del queries
     mixed = tape.linear(mixed, heads * head_dim, width)
     return tape.add(x, mixed)
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """What turns tokens into the features of the first layer.
+
+    Attributes:
+        vocabulary: token kinds.
+        width: features.
+        positions: learned ones to look up; 0: none.
+        tables: of learned positions.
+        norm: "rms" or "layer" where the embedding is normalised, else "".
+    """
+
+    vocabulary: int
+    width: int
+    positions: int
+    tables: int
+    norm: str
+
+
+@lru_cache(maxsize=4096)
+def entrance_passage(entrance: Entrance, extent: Extent, size: int, *, records: bool) -> Passage:
+    """What the embedding of a stack does. Its output counts as the part's own."""
+    tape = Tape(size, records=records)
+    width = entrance.width
+    embedded = tape.op([], extent.tokens * width, weights=tape.weights(entrance.vocabulary * width))
+    for _ in range(entrance.tables):
+        # A table's gradient is as large as the table, whatever was looked up.
+        learned = tape.op([], 0, weights=tape.weights(entrance.positions * width), back=extent.length * width * size)
+        embedded = tape.op([embedded, learned], embedded.elements, passes=True)
+        del learned
+    if entrance.norm:
+        embedded = _norm(tape, embedded, width, entrance.norm)
+    return _passage(tape, embedded, 0, keeps_input=False)
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What turns the features of the last layer into a loss.
+
+    Attributes:
+        width: features.
+        outputs: numbers of each place that is spoken of.
+        norm: "rms" or "layer".
+        transforms: dense maps with a norm before the output.
+        bias: whether the output has one.
+        once: whether a sequence is spoken of once: "" (each token is), "last" or "mean".
+        own_weights: whether the output's weights are not the embedding's, whose gradient counts there.
+    """
+
+    width: int
+    outputs: int
+    norm: str
+    transforms: int = 0
+    bias: bool = False
+    once: str = ""
+    own_weights: bool = True
+
+
+@lru_cache(maxsize=4096)
+def exit_passage(leave: Exit, extent: Extent, size: int, *, records: bool, last_only: bool = False) -> Passage:
+    """What the final norm, the head and the loss do.
+
+    Args:
+        leave: the parts.
+        extent: what the last layer gave.
+        size: bytes of a floating point number.
+        records: whether a loss and a way back follow.
+        last_only: whether only the last token of each sequence is spoken of, as in a prefill.
+    """
+    tape = Tape(size, records=records)
+    width = leave.width
+    x = tape.source(extent.tokens * width)
+    before = tape.live
+    tape.peak = before
+    places = extent.batch if leave.once or last_only else extent.tokens
+    h = x
+    if last_only or leave.once == "last":
+        h = tape.view(x, places * width) if extent.length > 1 else x
+    h = _norm(tape, h, width, leave.norm)
+    if leave.once == "mean":
+        h = tape.op([h], places * width)
+    for _ in range(leave.transforms):
+        h = tape.linear(h, width, width)
+        h = tape.pointwise(h)
+        h = _norm(tape, h, width, leave.norm)
+    logits = tape.linear(h, width, leave.outputs, bias=leave.bias)
+    if not records:
+        return Passage(tape.peak - before, 0, False, 0, 0)
+    loss = _cross_entropy(tape, logits, places)
+    del logits, h
+    storage = x.storage
+    keeps_input = any(saved is storage for node in tape.nodes for saved in node.saved)
+    return _passage(tape, loss, before, keeps_input=keeps_input)
+
+
+@lru_cache(maxsize=1024)
+def norm_passage(width: int, kind: str, extent: Extent, size: int, *, records: bool) -> Passage:
+    """What the norm at the end of an encoder does."""
+    tape = Tape(size, records=records)
+    x = tape.source(extent.tokens * width)
+    before = tape.live
+    return _passage(tape, _norm(tape, x, width, kind), before, keeps_input=True)
+
+
+def _cross_entropy(tape: Tape, logits: Shadow, places: int) -> Shadow:
+    """`nas.tasks.base.Task.loss`: logits in float32, their logarithms, and one number of each place."""
+    if tape.size < 4:
+        logits = tape.op([logits], logits.elements, size=4)
+    # Which places are scored is asked of each.
+    tape.scratch(places)
+    logarithms = tape.op([logits], logits.elements, keeps=True, size=4)
+    picked = tape.op([logarithms], places, saves=[logarithms], size=4)
+    return tape.op([picked], 1, size=4, passes=True)
+
+
+def _passage(tape: Tape, out: Shadow, before: int, *, keeps_input: bool) -> Passage:
+    """What a tape tells whose part begins with `before` bytes and ends with `out`, which is not counted as kept."""
+    forward_peak, kept = tape.peak - before, tape.live - before - out.bytes
+    if not tape.records:
+        return Passage(forward_peak, 0, False, 0, 0)
+    gradient = Shadow(out.elements, out.size, Storage(tape, out.bytes), None)
+    outside = before + 2 * out.bytes
+    tape.peak = tape.live
+    tape.backward(out, gradient)
+    return Passage(forward_peak, kept, keeps_input, tape.peak - outside, tape.weight_bytes)
 
 
 def passage_of(architecture: Architecture, index: int, extent: Extent, size: int, *, records: bool) -> Passage:

@@ -219,7 +219,9 @@ class Tape:
             node = self._node((), ((node, x.bytes, False),), 0, ())
         return Shadow(elements, x.size, x.storage, node)
 
-    def linear(self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None) -> Shadow:
+    def linear(
+        self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None
+    ) -> Shadow:
         """A linear map of the last axis, from so many features to so many."""
         weights = [weight or Weight(inputs * outputs * self.size)] if self.records else []
         if bias and self.records:

@@ -1,0 +1,156 @@
+"""Memory of a training step and of a prefill, traced operation by operation.
+
+In: an architecture and what it is given. Out: the same figures as `nas.cost` predicts, from the network itself: it
+is built and run on fake tensors, which have shapes and no memory (torch's FakeTensorMode), while every storage is
+counted from its making to its end. On real tensors the same is done with `real=True`.
+
+Where a fake trace misleads: an LSTM's kernel takes a workspace that its fake does not have, so that networks with
+LSTMs are traced on real tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from nas.cost.estimate import bound
+from nas.cost.peaks import TrainingPeak
+from nas.measure.tracker import Tracker
+from nas.models.base import Model
+from nas.models.build import build
+from nas.space.architecture import Architecture
+from nas.specs.families import VOCABULARY_HEADS
+from nas.tasks.inputs import Inputs
+from nas.tasks.metrics import summed_nats
+
+# Mixers whose kernels take memory that fake tensors do not know.
+REAL_ONLY = frozenset({"lstm"})
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def trace_training(
+    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "fp32", real: bool = False
+) -> TrainingPeak:
+    """The fullest moment of a training step: forward, backward, AdamW and the running average of the weights.
+
+    Args:
+        architecture: one that no task has bound counts as a byte-level language model.
+        context: tokens of each sequence, at most max_context.
+        batch: sequences.
+        dtype: of everything: "fp32", "fp64", "bf16" or "fp16".
+        real: whether real tensors are used, which take as much memory as is told.
+    """
+    architecture = bound(architecture)
+    with _mode(architecture, real=real):
+        model = _built(architecture, DTYPES[dtype])
+        weights = list(model.parameters())
+        average = [weight.detach().clone() for weight in weights]
+        optimizer = torch.optim.AdamW(weights, fused=True)
+        _take_first_step(optimizer, weights)
+        inputs, targets = _batch(architecture, batch, context)
+        tracker = Tracker()
+        tracker.count(weights, "parameters")
+        moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
+        tracker.count([*average, *moments], "optimizer")
+        tracker.count([targets, *_tensors(inputs)], "activations")
+        handles = [
+            weight.register_post_accumulate_grad_hook(lambda one: tracker.count([_gradient(one)], "gradients"))
+            for weight in weights
+        ]
+        with tracker:
+            loss = _loss(model, inputs, targets)
+            tracker.kind = "temporaries"
+            loss.backward()
+            optimizer.step()
+            torch._foreach_lerp_(average, weights, 0.5)
+        for handle in handles:
+            handle.remove()
+    found = tracker.at_peak
+    kinds = ("parameters", "optimizer", "gradients", "activations", "temporaries")
+    return TrainingPeak(**{kind: found[kind] for kind in kinds})
+
+
+def trace_prefill(
+    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "bf16", real: bool = False
+) -> int:
+    """The most bytes while prompts are taken in, weights and state included; of an encoder, of a forward pass.
+
+    Args: as of `trace_training`; the cache has the weights' dtype, recurrent state is in float32.
+    """
+    architecture = bound(architecture)
+    with _mode(architecture, real=real), torch.no_grad():
+        model = _built(architecture, DTYPES[dtype])
+        inputs, _ = _batch(architecture, batch, context)
+        tracker = Tracker()
+        tracker.count(model.parameters(), "parameters")
+        tracker.count(_tensors(inputs), "activations")
+        with tracker:
+            if model.generates:
+                state = model.new_state(batch, context, source_context=context, cache_dtype=DTYPES[dtype])
+                model.prefill(inputs, state)
+            else:
+                model.head(model.features(inputs))
+    return tracker.peak
+
+
+def is_real_only(architecture: Architecture) -> bool:
+    """Whether fake tensors would mislead."""
+    return any(layer.mixer in REAL_ONLY for layer in architecture.all_layers)
+
+
+@contextmanager
+def _mode(architecture: Architecture, *, real: bool) -> Iterator[None]:
+    fake = not (real or is_real_only(architecture))
+    with FakeTensorMode() if fake else nullcontext():
+        yield
+
+
+def _built(architecture: Architecture, dtype: torch.dtype) -> Model:
+    """The network with weights of a dtype from the start: fake ones cannot be moved."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        model = build(architecture)
+    finally:
+        torch.set_default_dtype(before)
+    assert isinstance(model, Model)
+    return model
+
+
+def _batch(architecture: Architecture, batch: int, context: int) -> tuple[Inputs, Tensor]:
+    """Tokens and targets of sequences of full length, every token of which is scored."""
+    tokens_BL = torch.zeros(batch, context, dtype=torch.int64)
+    source_BS = torch.zeros_like(tokens_BL) if architecture.encoder_layers else None
+    once = architecture.head == "sequence_classification"
+    targets = torch.zeros(batch, dtype=torch.int64) if once else torch.zeros_like(tokens_BL)
+    return Inputs(tokens_BL, source_BS=source_BS), targets
+
+
+def _tensors(inputs: Inputs) -> list[Tensor]:
+    return [value for value in vars(inputs).values() if isinstance(value, Tensor)]
+
+
+def _loss(model: Model, inputs: Inputs, targets: Tensor) -> Tensor:
+    """As `nas.measure.module.Training.training_step` has it."""
+    features = model.features(inputs)
+    logits = model.head(features.flatten(0, -2))
+    nats, _ = summed_nats(logits, targets.flatten())
+    return nats / targets.numel()
+
+
+def _take_first_step(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter]) -> None:
+    """Makes the moments that every later step finds."""
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
