@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ from nas.measure.tracker import Tracker
 from nas.models.base import Model
 from nas.models.build import build
 from nas.space.architecture import Architecture
-from nas.specs.families import VOCABULARY_HEADS
 from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import summed_nats
 
