@@ -42,6 +42,7 @@ SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
 # Arguments of lightning.Trainer that a study may give.
 TRAINER_KEYS = (
     "accelerator",
+    "activation_checkpointing",
     "benchmark",
     "callbacks",
     "detect_anomaly",
@@ -488,6 +489,10 @@ def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:
             f"{lines.at(('trainer', 'precision'))}: fp16 needs a loss scaler, which checkpoints do not keep: "
             "give bf16-mixed or bf16-true"
         )
+    checkpointing = trainer.get("activation_checkpointing", False)
+    if not isinstance(checkpointing, bool):
+        where = lines.at(("trainer", "activation_checkpointing"))
+        raise StudyError(f"{where}: activation_checkpointing must be true or false, not {checkpointing!r}")
     devices = trainer.get("devices", 1)
     is_one_index = isinstance(devices, list) and len(devices) == 1
     if not (is_one_index or devices == "auto" or (devices == 1 and not isinstance(devices, bool))):

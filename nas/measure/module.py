@@ -24,6 +24,7 @@ from nas.measure.schedule import averaging_weight, learning_rate_factor
 from nas.models.base import Model
 from nas.models.generate import generate
 from nas.models.heads import last_token
+from nas.models.stack import checkpoint_activations
 from nas.records import Job, Split
 from nas.tasks.base import IGNORED, Batch, Questions, Task
 from nas.tasks.metrics import Metrics
@@ -48,6 +49,7 @@ class Training(pl.LightningModule):
         self.task = task
         self.job = job
         self._start = start
+        checkpoint_activations(model, bool(dict(job.trainer).get("activation_checkpointing", False)))
         if start is not None:
             model.load_state_dict(start.weights)
         self._average: list[Tensor] = []

@@ -22,6 +22,7 @@ from nas.cost.peaks import TrainingPeak
 from nas.measure.tracker import Tracker
 from nas.models.base import Model
 from nas.models.build import build
+from nas.models.stack import checkpoint_activations
 from nas.space.architecture import Architecture
 from nas.tasks.inputs import Inputs
 from nas.tasks.metrics import summed_nats
@@ -32,7 +33,7 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, 
 
 
 def trace_training(
-    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "fp32", real: bool = False
+    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "fp32", checkpointing: bool = False, real: bool = False
 ) -> TrainingPeak:
     """The fullest moment of a training step: forward, backward, AdamW and the running average of the weights.
 
@@ -41,11 +42,13 @@ def trace_training(
         context: tokens of each sequence, at most max_context.
         batch: sequences.
         dtype: of everything: "fp32", "fp64", "bf16" or "fp16".
+        checkpointing: whether layers run again on the way back.
         real: whether real tensors are used, which take as much memory as is told.
     """
     architecture = bound(architecture)
     with _mode(architecture, real=real):
         model = _built(architecture, DTYPES[dtype])
+        checkpoint_activations(model, checkpointing)
         weights = list(model.parameters())
         average = [weight.detach().clone() for weight in weights]
         optimizer = torch.optim.AdamW(weights, fused=True)

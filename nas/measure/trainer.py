@@ -46,6 +46,8 @@ def make_trainer(settings: Mapping[str, Any], *, steps: int, gradient_clip: floa
         StudyError: lightning refuses a setting.
     """
     given = dict(settings)
+    # The model's own, see `nas.measure.module.Training`.
+    given.pop("activation_checkpointing", None)
     if given.get("devices") == "auto":
         # All the devices of the machine, to Lightning; a candidate trains on one.
         given["devices"] = 1
