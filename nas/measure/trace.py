@@ -10,7 +10,7 @@ LSTMs are traced on real tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -45,35 +45,65 @@ def trace_training(
         checkpointing: whether layers run again on the way back.
         real: whether real tensors are used, which take as much memory as is told.
     """
-    architecture = bound(architecture)
-    with _mode(architecture, real=real):
-        model = _built(architecture, DTYPES[dtype])
-        checkpoint_activations(model, checkpointing)
-        weights = list(model.parameters())
-        average = [weight.detach().clone() for weight in weights]
-        optimizer = torch.optim.AdamW(weights, fused=True)
-        _take_first_step(optimizer, weights)
-        inputs, targets = _batch(architecture, batch, context)
+    with _mode(bound(architecture), real=real):
+        step = training_step(architecture, context=context, batch=batch, dtype=dtype, checkpointing=checkpointing)
         tracker = Tracker()
-        tracker.count(weights, "parameters")
-        moments = [value for state in optimizer.state.values() for value in state.values() if value.dim()]
-        tracker.count([*average, *moments], "optimizer")
-        tracker.count([targets, *_tensors(inputs)], "activations")
+        tracker.count(step.weights, "parameters")
+        tracker.count(step.moments, "optimizer")
+        tracker.count([step.targets, *_tensors(step.inputs)], "activations")
         handles = [
             weight.register_post_accumulate_grad_hook(lambda one: tracker.count([_gradient(one)], "gradients"))
-            for weight in weights
+            for weight in step.weights
         ]
         with tracker:
-            loss = _loss(model, inputs, targets)
-            tracker.kind = "temporaries"
-            loss.backward()
-            optimizer.step()
-            torch._foreach_lerp_(average, weights, 0.5)
+            step(lambda: setattr(tracker, "kind", "temporaries"))
         for handle in handles:
             handle.remove()
     found = tracker.at_peak
     kinds = ("parameters", "optimizer", "gradients", "activations", "temporaries")
     return TrainingPeak(**{kind: found[kind] for kind in kinds})
+
+
+class TrainingStep:
+    """One training step of a network, made on the current default device and ready to be taken again and again.
+
+    Attributes:
+        weights: parameters.
+        moments: what the optimizer keeps, and the running average of the weights.
+        inputs: of a batch.
+        targets: of it.
+    """
+
+    def __init__(self, model: Model, inputs: Inputs, targets: Tensor) -> None:
+        self._model = model
+        self.inputs = inputs
+        self.targets = targets
+        self.weights = list(model.parameters())
+        self._average = [weight.detach().clone() for weight in self.weights]
+        self._optimizer = torch.optim.AdamW(self.weights, fused=True)
+        _take_first_step(self._optimizer, self.weights)
+        states = (value for state in self._optimizer.state.values() for value in state.values())
+        self.moments = [*self._average, *(value for value in states if value.dim())]
+
+    def __call__(self, before_backward: Callable[[], None] | None = None) -> None:
+        """Forward, backward, AdamW, and the running average of the weights."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = _loss(self._model, self.inputs, self.targets)
+        if before_backward is not None:
+            before_backward()
+        loss.backward()
+        self._optimizer.step()
+        torch._foreach_lerp_(self._average, self.weights, 0.5)
+
+
+def training_step(
+    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "fp32", checkpointing: bool = False
+) -> TrainingStep:
+    """A step of full sequences; args as of `trace_training`."""
+    architecture = bound(architecture)
+    model = _built(architecture, DTYPES[dtype])
+    checkpoint_activations(model, checkpointing)
+    return TrainingStep(model, *_batch(architecture, batch, context))
 
 
 def trace_prefill(
