@@ -93,7 +93,7 @@ PUBLISHED = (
             State(
                 context=2_048,
                 reference=256 * MIB,
-                source="llama.cpp's log for Llama-3-8B, whose cache is the same: [256 MiB]"
+                source="what llama.cpp allocates for Llama-3-8B, whose cache is the same: [256 MiB]"
                 f"({HUB}dranger003/c4ai-command-r-v01-iMat.GGUF/discussions/6)",
             ),
             State(context=65_536, reference=65_536 * 128 * KIB, source=f"128 KiB a token, {CONFIG}: 2·32·8·128·2"),
@@ -223,10 +223,10 @@ PUBLISHED = (
             State(
                 context=2_048,
                 reference=48 * (64 * 64 * 128 * 4 + 4 * (4_096 + 2 * 128) * 2),
-                source="mamba_ssm's and transformers' cache: 48·(64·64·128·4 + 4·4,352·2), at any context",
+                source="transformers' cache: 48·(64·64·128·4 + 4·4,352·2), at any context",
                 left_out=LeftOut(
                     48 * (4_096 + 2 * 128) * 2,
-                    "of a convolution of 4 taps they keep 4 inputs, ours the 3 that are read",
+                    "of a convolution of 4 taps it keeps 4 inputs, ours the 3 that are read",
                 ),
             ),
         ),

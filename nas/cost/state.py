@@ -102,14 +102,14 @@ def state_bytes(architecture: Architecture, context: int, form: StateFormat) -> 
 
 
 def _layer_bytes(architecture: Architecture, layer: Layer, context: int, form: StateFormat) -> int:
-    around, spec = architecture.surroundings, mixer_spec(layer.mixer)
-    vectors = spec.cached_vectors(layer.values, around, context)
-    others = spec.cache_elements(layer.values, around, context) - sum(kept.elements for kept in vectors)
+    around, spec, values = architecture.surroundings, mixer_spec(layer.mixer), layer.values
+    vectors = spec.cached_vectors(values, around, context)
+    others = spec.cache_elements(values, around, context) - sum(kept.elements for kept in vectors)
     others += max(int(layer.short_conv) - 1, 0) * architecture.width
     total = sum(form.bytes_of(kept) for kept in vectors) + form.full_size * others
     if around.has_source:
         total += form.bytes_of(_source(layer, context), grows=False)
-    return total + form.recurrent_size * spec.recurrent_elements(layer.values, around)
+    return total + form.recurrent_size * spec.recurrent_elements(values, around)
 
 
 def _source(layer: Layer, tokens: int) -> CachedVectors:
