@@ -48,13 +48,13 @@ def estimate(arguments: argparse.Namespace) -> int:
     if path.suffix == ".json":
         architecture = _architecture_of(path)
         for context in arguments.context or [None]:
-            _print_estimate(cost_of(architecture, context=context, batch=arguments.batch, dtype=arguments.dtype))
+            _print_estimate(_cost(architecture, context, arguments))
         return 0
     space = _space_of(arguments.file)
     draws = list(islice(space.samples(0), 1 if space.size == 1 else SAMPLES))
     print(f"{space.name}: {_size(space)}; " + ("one network" if len(draws) == 1 else f"{len(draws)} feasible draws"))
     for context in arguments.context or [None]:
-        _print_range(draws, context, arguments.batch, arguments.dtype)
+        _print_range([_cost(found, context, arguments) for found in draws], context)
     return 0
 
 
@@ -185,8 +185,28 @@ def _size(space: Space) -> str:
     return f"{networks} in {len(space.parameters)} parameters" + (f" ({', '.join(names)} included)" if names else "")
 
 
+def _cost(architecture: Architecture, context: int | None, arguments: argparse.Namespace) -> Estimate:
+    return cost_of(
+        architecture,
+        context=context,
+        batch=arguments.batch,
+        dtype=arguments.dtype,
+        cache_dtype=arguments.cache_dtype,
+        recurrent_dtype=arguments.recurrent_dtype,
+        cache_window=arguments.cache_window,
+    )
+
+
+def _formats(cost: Estimate) -> str:
+    """The batch, and what weights, cache and recurrent states are kept in."""
+    stored = f"weights and cache {cost.dtype}"
+    if cost.cache_dtype != cost.dtype:
+        stored = f"weights {cost.dtype}, cache {cost.cache_dtype}"
+    return f"batch {cost.batch}, {stored}, recurrent state {cost.recurrent_dtype}"
+
+
 def _print_estimate(cost: Estimate) -> None:
-    print(f"context {cost.context:,}, batch {cost.batch}, weights and cache {cost.dtype}, recurrent state fp32")
+    print(f"context {cost.context:,}, {_formats(cost)}")
     print(f"  parameters          {cost.parameters:,}")
     for name in ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes"):
         value = getattr(cost, name)
@@ -195,9 +215,8 @@ def _print_estimate(cost: Estimate) -> None:
     print(f"  flops_per_token     {format_count(cost.flops_per_token)} (training)")
 
 
-def _print_range(draws: list[Architecture], context: int | None, batch: int, dtype: str) -> None:
-    costs = [cost_of(found, context=context, batch=batch, dtype=dtype) for found in draws]
-    print(f"context {'max_context' if context is None else context}, batch {batch}, {dtype}: smallest, median, largest")
+def _print_range(costs: list[Estimate], context: int | None) -> None:
+    print(f"context {'max_context' if context is None else context}, {_formats(costs[0])}: smallest, median, largest")
     for name in ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes"):
         values = [float(getattr(cost, name)) for cost in costs]
         print(f"  {name:<19} " + "  ".join(f"{format_bytes(value):>9}" for value in _three(values)))

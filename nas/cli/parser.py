@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from nas.cli import inspecting, running, using
 from nas.cli.running import STORE
+from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE
 from nas.errors import did_you_mean
 
 
@@ -63,7 +64,25 @@ def _inspecting(commands: Any) -> None:
     estimate.add_argument("file", metavar="FILE", help="an architecture (JSON), a space or a study (YAML)")
     estimate.add_argument("--context", type=int, action="append", metavar="N", help="tokens; may be repeated")
     estimate.add_argument("--batch", type=int, default=1, metavar="N", help="sequences (default 1)")
-    estimate.add_argument("--dtype", default="bf16", help="of weights and cache (default bf16)")
+    estimate.add_argument("--dtype", default="bf16", help="of weights (default bf16)")
+    estimate.add_argument(
+        "--cache-dtype",
+        metavar="DTYPE",
+        help="of the key/value cache; also fp8, int8, int4, int2 (default: as --dtype)",
+    )
+    estimate.add_argument(
+        "--cache-window",
+        type=int,
+        default=CACHE_WINDOW,
+        metavar="N",
+        help=f"latest tokens that an int8, int4 or int2 cache keeps in bf16 (default {CACHE_WINDOW})",
+    )
+    estimate.add_argument(
+        "--recurrent-dtype",
+        default=RECURRENT_DTYPE,
+        metavar="DTYPE",
+        help=f"of recurrent states (default {RECURRENT_DTYPE})",
+    )
     for name in ("status", "list"):
         status = _command(commands, name, inspecting.status, "studies in a store: progress, failures with reasons")
         _store(status)

@@ -5,7 +5,8 @@ Parameters and state are exact. The peaks are followed tensor by tensor as eager
 go of them (`nas.cost.peaks`), without the space that kernels take for themselves.
 
 Conventions: weights and cache in bf16 and recurrent state in fp32 unless a dtype is given, which
-then holds for weights and cache; training in fp32 with AdamW. MiB is 2**20 bytes.
+then holds for weights and cache, unless the cache has its own (`nas.cost.state`); training in fp32
+with AdamW. MiB is 2**20 bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from nas.cost.dtypes import bytes_per_element
 from nas.cost.peaks import TrainingPeak, prefill_peak, training_peak
+from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE, StateFormat, state_bytes
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture, relative_heads
 from nas.space.layers import Layer
@@ -25,7 +27,6 @@ from nas.specs.tasks import TaskShape
 
 # What a network without a task counts as: a model of bytes and one special token.
 BYTE_VOCABULARY = 257
-RECURRENT_DTYPE = "fp32"
 TRAINING_BYTES = 4
 
 
@@ -39,7 +40,10 @@ class Estimate:
     Attributes:
         context: tokens in the state.
         batch: sequences.
-        dtype: of weights and cache.
+        dtype: of weights.
+        cache_dtype: of keys and values.
+        recurrent_dtype: of recurrent states.
+        cache_window: latest tokens that a cache of integers keeps in full precision.
         param_bytes: weights; exact.
         state_bytes: what decoding keeps for all sequences; exact.
         prefill_peak_bytes: most bytes at once while prompts of `context` tokens are taken in, weights and state
@@ -54,6 +58,9 @@ class Estimate:
     context: int
     batch: int
     dtype: str
+    cache_dtype: str
+    recurrent_dtype: str
+    cache_window: int
     param_bytes: int
     state_bytes: int
     prefill_peak_bytes: int
@@ -74,7 +81,14 @@ class Estimate:
 
 
 def estimate(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
+    architecture: Architecture,
+    *,
+    context: int | None = None,
+    batch: int = 1,
+    dtype: str = "bf16",
+    cache_dtype: str | None = None,
+    recurrent_dtype: str = RECURRENT_DTYPE,
+    cache_window: int = CACHE_WINDOW,
 ) -> Estimate:
     """The cost of an architecture.
 
@@ -82,10 +96,14 @@ def estimate(
         architecture: one that no task has bound counts as a byte-level language model.
         context: tokens, at least 1; the architecture's own max_context by default.
         batch: sequences.
-        dtype: of weights and cache: "bf16", "fp16", "fp32" or "fp64".
+        dtype: of weights: "bf16", "fp16", "fp32" or "fp64".
+        cache_dtype: of keys and values: one of these, "fp8", "int8", "int4" or "int2" (`nas.cost.state`);
+            `dtype` by default.
+        recurrent_dtype: of recurrent states: as of weights.
+        cache_window: latest tokens that a cache of integers keeps in full precision.
 
     Raises:
-        SpaceError: a context or a batch below 1, or an unknown dtype.
+        SpaceError: a context or a batch below 1, a window below 0, or an unknown dtype.
     """
     architecture = bound(architecture)
     context = architecture.max_context if context is None else context
@@ -95,11 +113,19 @@ def estimate(
         raise SpaceError(f"batch must be at least 1, not {batch}")
     size = bytes_per_element(dtype)
     parameters = count_parameters(architecture)
-    state = batch * _state_bytes(architecture, context, size)
+    form = StateFormat(
+        cache_dtype=dtype if cache_dtype is None else cache_dtype,
+        recurrent_dtype=recurrent_dtype,
+        cache_window=cache_window,
+    )
+    state = batch * state_bytes(architecture, context, form)
     return Estimate(
         context=context,
         batch=batch,
         dtype=dtype,
+        cache_dtype=form.cache_dtype,
+        recurrent_dtype=form.recurrent_dtype,
+        cache_window=form.cache_window,
         param_bytes=parameters * size,
         state_bytes=state,
         prefill_peak_bytes=prefill_peak(architecture, parameters, state, batch=batch, length=context, size=size),
@@ -207,21 +233,6 @@ def _layer_parameters(architecture: Architecture, layer: Layer, around: Surround
     if around.has_source:
         projections = _cross_projection(layer)
         total += 2 * width * (projections.queries + projections.keys)
-    return total
-
-
-def _state_bytes(architecture: Architecture, context: int, cache_size: int) -> int:
-    """Of one sequence; of an encoder–decoder, after a source and a target of `context` tokens each."""
-    if not family_spec(architecture.family).decodes:
-        return 0
-    around, total = architecture.surroundings, 0
-    recurrent_size = bytes_per_element(RECURRENT_DTYPE)
-    for layer in architecture.layers:
-        spec = mixer_spec(layer.mixer)
-        convolution = max(int(layer.short_conv) - 1, 0) * architecture.width
-        source = 2 * context * _cross_projection(layer).keys if around.has_source else 0
-        total += cache_size * (spec.cache_elements(layer.values, around, context) + convolution + source)
-        total += recurrent_size * spec.recurrent_elements(layer.values, around)
     return total
 
 

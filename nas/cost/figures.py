@@ -5,69 +5,64 @@ Families that do not decode have no state: `state_bytes` and `serve_bytes` there
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-from nas.cost.estimate import Estimate, estimate
+from nas.cost.estimate import estimate
+from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 from nas.specs import family_spec
 
-FigureFunction = Callable[..., float]
+
+@dataclass(frozen=True)
+class CostFigure:
+    """One number of an `Estimate`, as a function.
+
+    Attributes:
+        name: of the number.
+        has_state: whether a state is part of it.
+    """
+
+    name: str
+    has_state: bool = False
+
+    def __call__(
+        self,
+        architecture: Architecture,
+        *,
+        context: int | None = None,
+        batch: int = 1,
+        dtype: str = "bf16",
+        cache_dtype: str | None = None,
+        recurrent_dtype: str = RECURRENT_DTYPE,
+        cache_window: int = CACHE_WINDOW,
+    ) -> float:
+        """The number at these settings (see `estimate`).
+
+        Raises:
+            SpaceError: a setting that no model allows, or a state of a family that does not decode.
+        """
+        if self.has_state and not family_spec(architecture.family).decodes:
+            raise SpaceError(
+                f"family '{architecture.family}' does not decode and has no {self.name}: use prefill_peak_bytes"
+            )
+        cost = estimate(
+            architecture,
+            context=context,
+            batch=batch,
+            dtype=dtype,
+            cache_dtype=cache_dtype,
+            recurrent_dtype=recurrent_dtype,
+            cache_window=cache_window,
+        )
+        return float(getattr(cost, self.name))
 
 
-def param_bytes(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Bytes of the weights."""
-    return _at(architecture, context, batch, dtype).param_bytes
-
-
-def state_bytes(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Bytes that decoding keeps: cache and recurrent state."""
-    _must_decode(architecture, "state_bytes")
-    return _at(architecture, context, batch, dtype).state_bytes
-
-
-def serve_bytes(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Bytes of weights and state."""
-    _must_decode(architecture, "serve_bytes")
-    return _at(architecture, context, batch, dtype).serve_bytes
-
-
-def prefill_peak_bytes(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Estimated peak bytes of one forward pass over a prompt."""
-    return _at(architecture, context, batch, dtype).prefill_peak_bytes
-
-
-def train_peak_bytes(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Estimated peak bytes of one training step in fp32 with AdamW."""
-    return _at(architecture, context, batch, dtype).train_peak_bytes
-
-
-def flops_per_token(
-    architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16"
-) -> float:
-    """Training FLOPs of one token in a sequence of `context`."""
-    return _at(architecture, context, batch, dtype).flops_per_token
-
-
-def parameters(architecture: Architecture, *, context: int | None = None, batch: int = 1, dtype: str = "bf16") -> float:
-    """Trainable elements."""
-    return _at(architecture, context, batch, dtype).parameters
-
-
-def _at(architecture: Architecture, context: int | None, batch: int, dtype: str) -> Estimate:
-    return estimate(architecture, context=context, batch=batch, dtype=dtype)
-
-
-def _must_decode(architecture: Architecture, figure: str) -> None:
-    if not family_spec(architecture.family).decodes:
-        raise SpaceError(f"family '{architecture.family}' does not decode and has no {figure}: use prefill_peak_bytes")
+param_bytes: Final = CostFigure("param_bytes")
+state_bytes: Final = CostFigure("state_bytes", has_state=True)
+serve_bytes: Final = CostFigure("serve_bytes", has_state=True)
+prefill_peak_bytes: Final = CostFigure("prefill_peak_bytes")
+train_peak_bytes: Final = CostFigure("train_peak_bytes")
+flops_per_token: Final = CostFigure("flops_per_token")
+parameters: Final = CostFigure("parameters")

@@ -12,7 +12,8 @@ from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
-from nas.cost.estimate import RECURRENT_DTYPE, count_parameters, estimate
+from nas.cost.estimate import count_parameters, estimate
+from nas.cost.state import RECURRENT_DTYPE
 from nas.records import Measurement, TaskReference
 from nas.space.architecture import Architecture
 from nas.specs import task_spec

@@ -30,7 +30,16 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
 }
 FIELDS = ("width", "depth", "max_context")
-FIGURE_KEYS: Mapping[str, type] = {"context": int, "batch": int, "dtype": str}
+FIGURE_KEYS: Mapping[str, type] = {
+    "context": int,
+    "batch": int,
+    "dtype": str,
+    "cache_dtype": str,
+    "recurrent_dtype": str,
+    "cache_window": int,
+}
+# The smallest value of a number that may be 0.
+_MINIMA = {"cache_window": 0}
 
 _RULE = re.compile(r"^(?P<left>.+?)\s*(?P<op><=|>=|==|<|>)\s*(?P<right>.+)$")
 _COUNT = re.compile(r"^count\(\s*(?P<key>\w+)\s*=\s*(?P<value>[^)]+?)\s*\)$")
@@ -42,7 +51,7 @@ class Figure:
 
     Attributes:
         name: of catalog.FIGURES, of `FIELDS`, or "module:function".
-        settings: context, batch and dtype, where they were given.
+        settings: of `FIGURE_KEYS`, those that were given.
     """
 
     name: str
@@ -197,6 +206,7 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SpaceError(f"unknown setting '{text}': {did_you_mean(key, FIGURE_KEYS)} (written key=value)")
     if FIGURE_KEYS[key] is str:
         return key, value
-    if not value.replace("_", "").isdigit() or int(value) < 1:
-        raise SpaceError(f"{key} must be a whole number of at least 1, not '{value}'")
+    minimum = _MINIMA.get(key, 1)
+    if not value.replace("_", "").isdigit() or int(value) < minimum:
+        raise SpaceError(f"{key} must be a whole number of at least {minimum}, not '{value}'")
     return key, int(value)

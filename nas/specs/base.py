@@ -137,6 +137,26 @@ class Surroundings:
     rope_dimensions: int = 1
 
 
+@dataclass(frozen=True)
+class CachedVectors:
+    """What a cache keeps of each of some tokens: vectors of equal size, such as a head's key.
+
+    Attributes:
+        tokens: that are kept.
+        count: vectors of one token.
+        features: elements of one vector.
+    """
+
+    tokens: int
+    count: int
+    features: int
+
+    @property
+    def elements(self) -> int:
+        """Of all vectors of all tokens."""
+        return self.tokens * self.count * self.features
+
+
 class MixerSpec(ABC):
     """A token mixer: how one layer moves information between positions.
 
@@ -175,6 +195,10 @@ class MixerSpec(ABC):
     @abstractmethod
     def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
         """Elements that decoding keeps per sequence in the cache dtype, after `context` tokens."""
+
+    def cached_vectors(self, options: Options, around: Surroundings, context: int) -> tuple[CachedVectors, ...]:
+        """Of `cache_elements` those that are kept token by token, and may so be kept in fewer bits."""
+        return ()
 
     def recurrent_elements(self, options: Options, around: Surroundings) -> int:
         """Elements that decoding keeps per sequence in the recurrent dtype, whatever the context."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
 
 _SERVED = ("rope", "learned", "none")
 
@@ -98,8 +98,11 @@ class LatentAttention(MixerSpec):
         return self._projected(options, around) + int(options["latent_dim"])
 
     def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
+        return sum(kept.elements for kept in self.cached_vectors(options, around, context))
+
+    def cached_vectors(self, options: Options, around: Surroundings, context: int) -> tuple[CachedVectors, ...]:
         sizes = _sizes(options)
-        return context * (sizes.latent + sizes.turned)
+        return CachedVectors(context, 1, sizes.latent), CachedVectors(context, 1, sizes.turned)
 
     def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
         sizes = _sizes(options)

@@ -12,10 +12,11 @@ the sequence, its sinks, are always seen.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
 from nas.specs.tape import Extent, Shadow, Tape
 
 HEAD_KEYS: Mapping[str, Key] = {
@@ -73,6 +74,17 @@ class SoftmaxSpec(MixerSpec):
         logits = heads if options.get("sink_logit", False) else 0
         return around.width * head_dim * (2 * (heads + kv_heads) + gate) + logits
 
+    @abstractmethod
+    def kept_tokens(self, options: Options, context: int) -> int:
+        """Tokens that the cache holds after `context` of them."""
+
+    def cached_vectors(self, options: Options, around: Surroundings, context: int) -> tuple[CachedVectors, ...]:
+        _, kv_heads, head_dim = _heads(options)
+        return (CachedVectors(self.kept_tokens(options, context), 2 * kv_heads, head_dim),)
+
+    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
+        return sum(kept.elements for kept in self.cached_vectors(options, around, context))
+
     def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
         heads, kv_heads, head_dim = _heads(options)
         q, k, v = (tape.linear(x, around.width, count * head_dim) for count in (heads, kv_heads, kv_heads))
@@ -101,9 +113,8 @@ class FullAttention(SoftmaxSpec):
     implementation: ClassVar[str] = "nas.mixers.softmax:FullAttention"
     keys: ClassVar[Mapping[str, Key]] = {**HEAD_KEYS, **EXTRA_KEYS}
 
-    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
-        _, kv_heads, head_dim = _heads(options)
-        return 2 * context * kv_heads * head_dim
+    def kept_tokens(self, options: Options, context: int) -> int:
+        return context
 
     def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
         return self._flops(options, around, length if around.looks_ahead else (length + 1) / 2)
@@ -132,9 +143,8 @@ class SlidingWindow(SoftmaxSpec):
             name, options = "full", {key: value for key, value in options.items() if key not in ("window", "sinks")}
         return super().canonical(name, options, around)
 
-    def cache_elements(self, options: Options, around: Surroundings, context: int) -> int:
-        _, kv_heads, head_dim = _heads(options)
-        return 2 * min(context, sum(_window(options))) * kv_heads * head_dim
+    def kept_tokens(self, options: Options, context: int) -> int:
+        return min(context, sum(_window(options)))
 
     def forward_flops(self, options: Options, around: Surroundings, length: int) -> float:
         window, sinks = _window(options)
