@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from _memory_device import DEVICE_LIMITS, HeldRows
-from _memory_draws import Compared, spread
+from _memory_device import HeldRows
+from _memory_draws import Compared
 
 LIMITS = {"attention": (0.01, 0.03), "all mixers": (0.02, 0.05)}
 """Median and worst error that are allowed, by kind of network."""

@@ -12,12 +12,13 @@ with AdamW. MiB is 2**20 bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from nas.cost.dtypes import bytes_per_element
-from nas.cost.peaks import TrainingPeak, prefill_peak, training_peak
+from nas.cost.peaks import OPTIMIZERS, TrainingPeak, prefill_peak, training_peak
 from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE, StateFormat, state_bytes
-from nas.errors import SpaceError
+from nas.errors import SpaceError, did_you_mean
 from nas.space.architecture import Architecture, relative_heads
 from nas.space.layers import Layer
 from nas.specs import family_spec, mixer_spec, mlp_spec
@@ -27,7 +28,8 @@ from nas.specs.tasks import TaskShape
 
 # What a network without a task counts as: a model of bytes and one special token.
 BYTE_VOCABULARY = 257
-TRAINING_BYTES = 4
+TRAIN_DTYPE = "fp32"
+OPTIMIZER = "adamw"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,11 @@ class Estimate:
         cache_window: latest tokens that a cache of integers keeps in full precision.
         param_bytes: weights; exact.
         state_bytes: what decoding keeps for all sequences; exact.
-        prefill_peak_bytes: most bytes at once while prompts of `context` tokens are taken in, weights and state
-            included; of a family that does not decode, in one forward pass.
-        training_peak: the fullest moment of a training step in fp32 with AdamW at this batch and context, and what
-            it is made of.
+        train_dtype: of everything in training.
+        optimizer: of training.
+        checkpointing: whether training keeps each layer's input alone.
         parameters: trainable elements; exact.
-        flops_per_token: of training (forward and backward), at this context.
-        decode_flops_per_token: of generating one token with a full state.
+        architecture: that was asked about, bound.
     """
 
     context: int
@@ -61,13 +61,54 @@ class Estimate:
     cache_dtype: str
     recurrent_dtype: str
     cache_window: int
+    train_dtype: str
+    optimizer: str
+    checkpointing: bool
     param_bytes: int
     state_bytes: int
-    prefill_peak_bytes: int
-    training_peak: TrainingPeak
     parameters: int
-    flops_per_token: float
-    decode_flops_per_token: float
+    architecture: Architecture = field(repr=False, compare=False)
+
+    # The rest is computed when it is asked for: a limit on one figure does not cost the others.
+
+    @cached_property
+    def prefill_peak_bytes(self) -> int:
+        """Most bytes at once while prompts of `context` tokens are taken in, weights and state included.
+
+        Of a family that does not decode, in one forward pass.
+        """
+        size = bytes_per_element(self.dtype)
+        return prefill_peak(
+            self.architecture, self.parameters, self.state_bytes, batch=self.batch, length=self.context, size=size
+        )
+
+    @cached_property
+    def training_peak(self) -> TrainingPeak:
+        """The fullest moment of a training step at this batch and context, and what it is made of."""
+        return training_peak(
+            self.architecture,
+            self.parameters,
+            batch=self.batch,
+            length=self.context,
+            size=bytes_per_element(self.train_dtype),
+            optimizer=self.optimizer,
+            checkpointing=self.checkpointing,
+        )
+
+    @cached_property
+    def flops_per_token(self) -> float:
+        """Of training (forward and backward), at this context."""
+        return training_flops_per_token(self.architecture, self.context)
+
+    @cached_property
+    def prefill_flops_per_token(self) -> float:
+        """Of a forward pass over `context` tokens."""
+        return training_flops_per_token(self.architecture, self.context) / 3.0
+
+    @cached_property
+    def decode_flops_per_token(self) -> float:
+        """Of generating one token with a full state."""
+        return _decode_flops(self.architecture, self.context)
 
     @property
     def serve_bytes(self) -> int:
@@ -89,6 +130,9 @@ def estimate(
     cache_dtype: str | None = None,
     recurrent_dtype: str = RECURRENT_DTYPE,
     cache_window: int = CACHE_WINDOW,
+    train_dtype: str = TRAIN_DTYPE,
+    optimizer: str = OPTIMIZER,
+    checkpointing: bool = False,
 ) -> Estimate:
     """The cost of an architecture.
 
@@ -101,9 +145,13 @@ def estimate(
             `dtype` by default.
         recurrent_dtype: of recurrent states: as of weights.
         cache_window: latest tokens that a cache of integers keeps in full precision.
+        train_dtype: of everything in training, "fp32" by default.
+        optimizer: "adamw", "momentum" or "sgd".
+        checkpointing: whether training keeps each layer's input alone and runs the layer again on the way back.
 
     Raises:
-        SpaceError: a context or a batch below 1, a window below 0, or an unknown dtype.
+        SpaceError: a context or a batch below 1, a context beyond a table of learned positions, a window below 0,
+            an unknown dtype or an unknown optimizer.
     """
     architecture = bound(architecture)
     context = architecture.max_context if context is None else context
@@ -111,6 +159,12 @@ def estimate(
         raise SpaceError(f"context must be at least 1, not {context}")
     if batch < 1:
         raise SpaceError(f"batch must be at least 1, not {batch}")
+    if architecture.positions == "learned" and context > architecture.max_context:
+        most = architecture.max_context
+        raise SpaceError(f"learned positions end at max_context: {context} tokens do not fit, nearest {most}")
+    if optimizer not in OPTIMIZERS:
+        raise SpaceError(f"unknown optimizer '{optimizer}': {did_you_mean(optimizer, OPTIMIZERS)}")
+    bytes_per_element(train_dtype)
     size = bytes_per_element(dtype)
     parameters = count_parameters(architecture)
     form = StateFormat(
@@ -128,11 +182,11 @@ def estimate(
         cache_window=form.cache_window,
         param_bytes=parameters * size,
         state_bytes=state,
-        prefill_peak_bytes=prefill_peak(architecture, parameters, state, batch=batch, length=context, size=size),
-        training_peak=training_peak(architecture, parameters, batch=batch, length=context, size=TRAINING_BYTES),
+        train_dtype=train_dtype,
+        optimizer=optimizer,
+        checkpointing=checkpointing,
         parameters=parameters,
-        flops_per_token=training_flops_per_token(architecture, context),
-        decode_flops_per_token=_decode_flops(architecture, context),
+        architecture=architecture,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from nas.cost.estimate import estimate
+from nas.cost.estimate import OPTIMIZER, TRAIN_DTYPE, estimate
 from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
@@ -37,6 +37,9 @@ class CostFigure:
         cache_dtype: str | None = None,
         recurrent_dtype: str = RECURRENT_DTYPE,
         cache_window: int = CACHE_WINDOW,
+        train_dtype: str = TRAIN_DTYPE,
+        optimizer: str = OPTIMIZER,
+        checkpointing: bool = False,
     ) -> float:
         """The number at these settings (see `estimate`).
 
@@ -55,6 +58,9 @@ class CostFigure:
             cache_dtype=cache_dtype,
             recurrent_dtype=recurrent_dtype,
             cache_window=cache_window,
+            train_dtype=train_dtype,
+            optimizer=optimizer,
+            checkpointing=checkpointing,
         )
         return float(getattr(cost, self.name))
 

@@ -91,12 +91,15 @@ def _block(
         mixed = mixer_spec(layer.mixer).sketch(tape, h, options, around, extent)
         x = tape.add(x, mixed)
         del mixed
+    # Neither what the mixer has read nor the source's keys and values are let go before the layer returns: `prefill`
+    # holds them in variables.
+    remembered = None
     if source is not None:
-        x = _cross(tape, x, source, options, width, place, extent)
+        remembered = _remembered(tape, source, options, width)
+        x = _cross(tape, x, remembered, options, width, place, extent)
     mlp = mlp_spec(str(layer.mlp))
     if layer.mlp == "none":
         return x
-    # `h` is not let go: as in the layer's code, what the mixer has read lives until the layer returns.
     return tape.add(x, mlp.sketch(tape, _norm(tape, x, width, place.norm), width, int(options.get("mlp_hidden", 0))))
 
 
@@ -104,15 +107,25 @@ def _norm(tape: Tape, x: Shadow, width: int, kind: str) -> Shadow:
     return tape.layer_norm(x, width) if kind == "layer" else tape.rms_norm(x, width)
 
 
+def _remembered(tape: Tape, source: Shadow, options: Mapping[str, Value], width: int) -> tuple[Shadow, Shadow]:
+    """`CrossAttention.remember`: keys and values of a source."""
+    features = int(options["cross_kv_heads"]) * int(options["cross_head_dim"])
+    return tape.linear(source, width, features), tape.linear(source, width, features)
+
+
 def _cross(
-    tape: Tape, x: Shadow, source: Shadow, options: Mapping[str, Value], width: int, place: Place, extent: Extent
+    tape: Tape,
+    x: Shadow,
+    remembered: tuple[Shadow, Shadow],
+    options: Mapping[str, Value],
+    width: int,
+    place: Place,
+    extent: Extent,
 ) -> Shadow:
-    heads, kv_heads, head_dim = (int(options[key]) for key in ("cross_heads", "cross_kv_heads", "cross_head_dim"))
-    keys, values = (tape.linear(source, width, kv_heads * head_dim) for _ in range(2))
+    heads, head_dim = int(options["cross_heads"]), int(options["cross_head_dim"])
     h = _norm(tape, x, width, place.norm)
     queries = tape.linear(h, width, heads * head_dim)
-    del h
-    mixed = fused_attention(tape, queries, keys, values, heads * extent.tokens)
+    mixed = fused_attention(tape, queries, *remembered, heads * extent.tokens)
     del queries
     mixed = tape.linear(mixed, heads * head_dim, width)
     return tape.add(x, mixed)
@@ -199,15 +212,13 @@ def exit_passage(leave: Exit, extent: Extent, size: int, *, records: bool, last_
     h = _norm(tape, h, width, leave.norm)
     if leave.once == "mean":
         h = tape.op([h], places * width)
-    for _ in range(leave.transforms):
-        h = tape.linear(h, width, width)
-        h = tape.pointwise(h)
-        h = _norm(tape, h, width, leave.norm)
-    logits = tape.linear(h, width, leave.outputs, bias=leave.bias)
+    # Whoever calls the head holds what it reads.
+    features = h
+    logits = _head(tape, features, leave)
     if not records:
         return Passage(tape.peak - before, 0, False, 0, 0)
     loss = _cross_entropy(tape, logits, places)
-    del logits, h
+    del logits, h, features
     storage = x.storage
     keeps_input = any(saved is storage for node in tape.nodes for saved in node.saved)
     return _passage(tape, loss, before, keeps_input=keeps_input)
@@ -220,6 +231,24 @@ def norm_passage(width: int, kind: str, extent: Extent, size: int, *, records: b
     x = tape.source(extent.tokens * width)
     before = tape.live
     return _passage(tape, _norm(tape, x, width, kind), before, keeps_input=True)
+
+
+def _head(tape: Tape, h: Shadow, leave: Exit) -> Shadow:
+    """`nas.models.heads.Head.forward`."""
+    for _ in range(leave.transforms):
+        h = tape.linear(h, leave.width, leave.width)
+        h = tape.pointwise(h)
+        h = _norm(tape, h, leave.width, leave.norm)
+    return tape.linear(h, leave.width, leave.outputs, bias=leave.bias)
+
+
+@lru_cache(maxsize=4096)
+def head_bytes(leave: Exit, extent: Extent, size: int) -> int:
+    """Most bytes while the head alone runs, what it reads among them, and nothing is kept for a way back."""
+    tape = Tape(size, records=False)
+    places = extent.batch if leave.once else extent.tokens
+    _head(tape, tape.source(places * leave.width), leave)
+    return tape.peak
 
 
 def _cross_entropy(tape: Tape, logits: Shadow, places: int) -> Shadow:

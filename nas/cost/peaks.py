@@ -15,7 +15,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from nas.cost.memory import Entrance, Exit, Passage, Place, entrance_passage, exit_passage, layer_passage, norm_passage
+from nas.cost.memory import (
+    Entrance,
+    Exit,
+    Passage,
+    Place,
+    entrance_passage,
+    exit_passage,
+    head_bytes,
+    layer_passage,
+    norm_passage,
+)
 from nas.errors import SpaceError, did_you_mean
 from nas.space.architecture import Architecture
 from nas.specs import family_spec
@@ -114,7 +124,10 @@ def training_peak(
         best = max(best, (kept + passage.forward_peak, 0, kept + own))
         held.append(kept)
         follower = parts[index + 1] if index + 1 < len(parts) else None
-        stays = follower is not None and (follower.passage.keeps_input or (checkpointing and follower.is_layer))
+        # What an encoder gives is kept by the layers that read it.
+        stays = part.kind == "norm" or (
+            follower is not None and (follower.passage.keeps_input or (checkpointing and follower.is_layer))
+        )
         kept += own + (part.output if stays else 0)
         if follower is not None and not stays:
             # The next part's input lives while that part runs.
@@ -155,12 +168,12 @@ def prefill_peak(architecture: Architecture, parameters: int, state: int, *, bat
         length: tokens of each.
         size: bytes of a number.
     """
+    decodes = family_spec(architecture.family).decodes
     highest = entered = current = source = 0
     for part in _parts(architecture, batch, length, size, records=False):
-        # The embedded tokens live as long as their stack runs, and beside them what the last layer gave.
-        here = source + (current if part.kind == "norm" else entered + current)
-        if part.kind == "exit" and family_spec(architecture.family).decodes:
-            here = source + (current or entered)
+        # The embedded tokens live as long as their stack runs, and beside them what the last layer gave. A decoder
+        # has let them go before its head speaks; an encoder has let go of its stack too.
+        here = source + current + (0 if part.kind == "norm" or (part.kind == "exit" and decodes) else entered)
         highest = max(highest, here + part.passage.forward_peak)
         if part.kind == "enter":
             entered, current = part.output, 0
@@ -168,6 +181,8 @@ def prefill_peak(architecture: Architecture, parameters: int, state: int, *, bat
             current = part.output
         elif part.kind == "norm":
             source = part.output
+    if not decodes:
+        highest = max(highest, head_bytes(_exit(architecture), Extent(batch, length), size))
     tokens = batch * length * INDEX * (2 if architecture.encoder_layers else 1)
     return parameters * size + state + tokens + highest
 
@@ -209,8 +224,11 @@ def _parts(architecture: Architecture, batch: int, length: int, size: int, *, re
         passage = layer_passage(layer, around, place, extent, size, records=records)
         yield _Part("layer", passage, output, source)
     leave = _exit(architecture)
-    last_only = not records and family.decodes
-    yield _Part("exit", exit_passage(leave, extent, size, records=records, last_only=last_only), 0, source)
+    if records or family.decodes:
+        passage = exit_passage(leave, extent, size, records=records, last_only=not records)
+    else:
+        passage = norm_passage(width, architecture.norm, extent, size, records=False)
+    yield _Part("exit", passage, 0, source)
 
 
 def _exit(architecture: Architecture) -> Exit:

@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas.cost.estimate import bound
 from nas.cost.peaks import TrainingPeak
 from nas.measure.tracker import Tracker
+from nas.mixers.base import Layout
 from nas.models.base import Model
 from nas.models.build import build
+from nas.models.prefix_lm import PrefixLM
 from nas.models.stack import checkpoint_activations
 from nas.space.architecture import Architecture
 from nas.tasks.inputs import Inputs
@@ -33,7 +35,13 @@ DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, 
 
 
 def trace_training(
-    architecture: Architecture, *, context: int, batch: int = 1, dtype: str = "fp32", checkpointing: bool = False, real: bool = False
+    architecture: Architecture,
+    *,
+    context: int,
+    batch: int = 1,
+    dtype: str = "fp32",
+    checkpointing: bool = False,
+    real: bool = False,
 ) -> TrainingPeak:
     """The fullest moment of a training step: forward, backward, AdamW and the running average of the weights.
 
@@ -52,7 +60,9 @@ def trace_training(
         tracker.count(step.moments, "optimizer")
         tracker.count([step.targets, *_tensors(step.inputs)], "activations")
         handles = [
-            weight.register_post_accumulate_grad_hook(lambda one: tracker.count([_gradient(one)], "gradients"))
+            weight.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                lambda one: tracker.count([_gradient(one)], "gradients")
+            )
             for weight in step.weights
         ]
         with tracker:
@@ -78,7 +88,7 @@ class TrainingStep:
         self._model = model
         self.inputs = inputs
         self.targets = targets
-        self.weights = list(model.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
         self._average = [weight.detach().clone() for weight in self.weights]
         self._optimizer = torch.optim.AdamW(self.weights, fused=True)
         _take_first_step(self._optimizer, self.weights)
@@ -91,7 +101,7 @@ class TrainingStep:
         loss = _loss(self._model, self.inputs, self.targets)
         if before_backward is not None:
             before_backward()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         torch._foreach_lerp_(self._average, self.weights, 0.5)
 
@@ -150,6 +160,9 @@ def _built(architecture: Architecture, dtype: torch.dtype) -> Model:
     finally:
         torch.set_default_dtype(before)
     assert isinstance(model, Model)
+    if isinstance(model, PrefixLM):
+        # Half of each sequence is its prefix. As a number: fake tensors have none to be read.
+        model.layout = lambda inputs: Layout(prefix=inputs.tokens_BL.shape[1] // 2)  # type: ignore[method-assign]
     return model
 
 
@@ -174,7 +187,7 @@ def _loss(model: Model, inputs: Inputs, targets: Tensor) -> Tensor:
     return nats / targets.numel()
 
 
-def _take_first_step(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter]) -> None:
+def _take_first_step(optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
     """Makes the moments that every later step finds."""
     for weight in weights:
         weight.grad = torch.zeros_like(weight)

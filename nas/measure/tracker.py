@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 from torch import Tensor
@@ -28,12 +28,12 @@ class Tracker(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kind = "activations"
         self.live = self.peak = 0
         self.at_peak: Counter[str] = Counter()
         self._by_kind: Counter[str] = Counter()
-        self._entries: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._entries: MutableMapping[Any, _Entry] = WeakIdKeyDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation and counts what it made."""

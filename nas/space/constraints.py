@@ -37,6 +37,9 @@ FIGURE_KEYS: Mapping[str, type] = {
     "cache_dtype": str,
     "recurrent_dtype": str,
     "cache_window": int,
+    "train_dtype": str,
+    "optimizer": str,
+    "checkpointing": bool,
 }
 # The smallest value of a number that may be 0.
 _MINIMA = {"cache_window": 0}
@@ -96,7 +99,7 @@ class Figure:
         return float(catalog.load("figure", self.name)(architecture))
 
     def __str__(self) -> str:
-        settings = ",".join(f"{key}={value}" for key, value in self.settings)
+        settings = ",".join(f"{key}={str(value).lower()}" for key, value in self.settings)
         return f"{self.name}@{settings}" if settings else self.name
 
 
@@ -206,6 +209,10 @@ def _setting(text: str) -> tuple[str, Any]:
         raise SpaceError(f"unknown setting '{text}': {did_you_mean(key, FIGURE_KEYS)} (written key=value)")
     if FIGURE_KEYS[key] is str:
         return key, value
+    if FIGURE_KEYS[key] is bool:
+        if value not in ("true", "false"):
+            raise SpaceError(f"{key} must be true or false, not '{value}'")
+        return key, value == "true"
     minimum = _MINIMA.get(key, 1)
     if not value.replace("_", "").isdigit() or int(value) < minimum:
         raise SpaceError(f"{key} must be a whole number of at least {minimum}, not '{value}'")
