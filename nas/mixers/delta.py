@@ -196,6 +196,7 @@ class DeltaNet(Mixer[DeltaState]):
         """`forward` that also fills `state`, with the causal scan's memories alone."""
         out_BLHV, memory_BHKV = self._read(self._prefilled(x_BLD, state, layout), layout)
         state.memory_BHKV.copy_(memory_BHKV.detach())
+        del memory_BHKV
         return self._finish(x_BLD, out_BLHV)
 
     def step(self, x_BD: Tensor, state: DeltaState, position: int | Tensor, turn: Tensor | None = None) -> Tensor:

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nas.mixers.kernels import has_linear_attention_kernels, plain_forced
-from nas.specs.mixers.delta import CHUNK, segment_tokens
+from nas.specs.sketches.delta import CHUNK, segment_tokens
 
 UNIT_EPSILON = 1e-6
 

@@ -239,24 +239,24 @@ class Tape:
 
     def add(self, x: Shadow, y: Shadow) -> Shadow:
         """x + y of one shape."""
-        return self.op([x, y], x.elements, passes=True)
+        return self.op([x, y], x.elements, passes=True, size=x.size)
 
     def mul(self, x: Shadow, y: Shadow) -> Shadow:
         """x · y of one shape; each is saved where the other's gradient needs it."""
         saves = ([y] if x.node is not None else []) + ([x] if y.node is not None else [])
-        return self.op([x, y], x.elements, saves=saves)
+        return self.op([x, y], x.elements, saves=saves, size=x.size)
 
     def pointwise(self, x: Shadow, *, of_output: bool = False) -> Shadow:
         """silu, gelu, exp and their like, whose way back needs the input, or the output alone."""
-        return self.op([x], x.elements, saves=[] if of_output else [x], keeps=of_output)
+        return self.op([x], x.elements, saves=[] if of_output else [x], keeps=of_output, size=x.size)
 
     def copy(self, x: Shadow, *, back: bool = True) -> Shadow:
         """x in another order. Its gradient is the output's seen otherwise, or a copy where `back`."""
-        return self.op([x], x.elements, passes=not back)
+        return self.op([x], x.elements, passes=not back, size=x.size)
 
     def cat(self, parts: Sequence[Shadow]) -> Shadow:
         """Parts joined; gradients are views."""
-        return self.op(parts, sum(part.elements for part in parts), passes=True)
+        return self.op(parts, sum(part.elements for part in parts), passes=True, size=parts[0].size)
 
     def rms_norm(self, x: Shadow, features: int) -> Shadow:
         """torch.nn.RMSNorm, which PyTorch puts together from pointwise operations."""
