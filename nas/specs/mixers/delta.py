@@ -192,20 +192,24 @@ def _log_decay(tape: Tape, x: Shadow, sizes: _Sizes, width: int) -> Shadow:
 def _read(tape: Tape, tokens: _Tokens, sizes: _Sizes, extent: Extent) -> Shadow:
     """`DeltaNet._read`."""
     if extent.prefix <= 1:
-        return _scan(tape, tokens, sizes, extent)
+        return _scan(tape, tokens, sizes, extent)[0]
     if extent.prefix == extent.length:
         stacked = tokens.stacked(tape, tokens.backwards(tape, extent))
-        both = _scan(tape, stacked, sizes, replace(extent, batch=2 * extent.batch))
+        both, memory = _scan(tape, stacked, sizes, replace(extent, batch=2 * extent.batch))
         del stacked
         half = both.elements // 2
-        return tape.add(tape.view(both, half), tape.copy(tape.view(both, half)))
-    out = _scan(tape, tokens, sizes, extent)
-    back = tape.copy(_scan(tape, tokens.backwards(tape, extent), sizes, replace(extent, length=extent.prefix)))
-    return tape.add(out, tape.op([back], out.elements))
+        y = tape.add(tape.view(both, half), tape.copy(tape.view(both, half)))
+        del memory
+        return y
+    out, memory = _scan(tape, tokens, sizes, extent)
+    back = tape.copy(_scan(tape, tokens.backwards(tape, extent), sizes, replace(extent, length=extent.prefix))[0])
+    y = tape.add(out, tape.op([back], out.elements))
+    del memory
+    return y
 
 
-def _scan(tape: Tape, tokens: _Tokens, sizes: _Sizes, extent: Extent) -> Shadow:
-    """What is read; the memories are let go where they are not copied to a state."""
+def _scan(tape: Tape, tokens: _Tokens, sizes: _Sizes, extent: Extent) -> tuple[Shadow, Shadow]:
+    """What is read, and the last memories."""
     rule = Rule(
         batch=extent.batch,
         length=extent.length,
@@ -219,7 +223,7 @@ def _scan(tape: Tape, tokens: _Tokens, sizes: _Sizes, extent: Extent) -> Shadow:
     keys, values = (extent.tokens * count for count in (sizes.key_heads * sizes.key_dim, sizes.values))
     q, k, v = tape.split(tokens.qkv, keys, keys, values)
     scalars = [tokens.beta] if tokens.decay is None else [tokens.decay, tokens.beta]
-    return tape.op(
+    read = tape.op(
         [q, k, v, *scalars],
         values,
         saves=[tokens.qkv, *scalars],
@@ -227,6 +231,7 @@ def _scan(tape: Tape, tokens: _Tokens, sizes: _Sizes, extent: Extent) -> Shadow:
         scratch=forward_bytes(rule),
         back=backward_bytes(rule),
     )
+    return read, tape.new(rule.state, 1)
 
 
 def _head_norm(tape: Tape, x: Shadow, gate: Shadow | None, sizes: _Sizes) -> Shadow:

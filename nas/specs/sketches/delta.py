@@ -130,7 +130,8 @@ class _Segment:
         is_padded = rule.length % self.chunk != 0
         padded = self.tape.new(self.tokens * groups * features, size) if is_padded else None
         cast = None if size == rule.work else self.new(self.rows * features)
-        if rule.batch == rule.heads == 1 and (is_padded or alone or cast is not None):
+        in_order = rule.heads == 1 and (rule.batch == 1 or self.chunks == 1)
+        if in_order and (is_padded or alone or cast is not None):
             return cast or padded
         return self.new(self.rows * features)
 
@@ -152,7 +153,7 @@ class _Segment:
         """Repeated heads summed, tokens in their order, and a copy of another dtype."""
         rule, elements = self.rule, self.tokens * groups * features
         summed = None if groups == rule.heads else self.new(elements)
-        copied = None if rule.batch == rule.heads == 1 else self.new(elements)
+        copied = None if self.chunks == 1 or rule.batch * groups == 1 else self.new(elements)
         if size != rule.work:
             self.tape.scratch(rule.batch * rule.length * groups * features * size)
         del summed, copied
