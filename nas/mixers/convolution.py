@@ -130,8 +130,7 @@ class GatedConvolution(Mixer[ConvolutionState]):
     def prefill(self, x_BLD: Tensor, state: ConvolutionState, layout: Layout = CAUSAL) -> Tensor:
         """`forward` that also fills `state` with the last gated inputs before the padding."""
         b_BLD, c_BLD, u_BLD = self.in_proj(x_BLD).chunk(3, dim=-1)
-        y_BLD = self.conv.prefill(b_BLD * u_BLD, state, layout.lengths_B)
-        return self.out_proj(c_BLD * y_BLD)  # type: ignore[no-any-return]
+        return self.out_proj(c_BLD * self.conv.prefill(b_BLD * u_BLD, state, layout.lengths_B))  # type: ignore[no-any-return]
 
     def step(self, x_BD: Tensor, state: ConvolutionState, position: int | Tensor, turn: Tensor | None = None) -> Tensor:
         """The next token, (B, D) to (B, D)."""

@@ -102,6 +102,7 @@ class _DecayedAttention(torch.autograd.Function):
         for part in decayed_segments(saved, exclusive, chunk):
             _forward_segment(part, states_MBGKS[first : first + part.chunks + 1], y_BLHV)
             first += part.chunks
+            del part  # before the decays of the next are made
         # Outputs serve the gradient of decays alone.
         by_token = log_decay is not None and log_decay.dim() == 3
         ctx.save_for_backward(*saved, y_BLHV if by_token else None, states_MBGKS)
@@ -130,6 +131,7 @@ class _DecayedAttention(torch.autograd.Function):
             states = states_MBGKS[last - part.chunks : last + 1]
             carry_BGKS = _backward_segment(part, states, y_BLHV, dy_BLHV, carry_BGKS, into)
             last -= part.chunks
+            del part  # before the decays of the next are made
         dinitial = heads_apart(carry_BGKS, value_dim).transpose(2, 3).flatten(1, 2) if has_initial else None
         dskip = None if into.skip_H is None else into.skip_H.to(skip_H.dtype)
         return into.q_BLGK, into.k_BLGK, into.v_BLHV, into.decay_BLH, into.gain_BLH, dskip, dinitial, None, None

@@ -174,9 +174,8 @@ class DeltaNet(Mixer[DeltaState]):
 
     def forward(self, x_BLD: Tensor, layout: Layout = CAUSAL) -> Tensor:
         """All positions at once, (B, L, D) to (B, L, D)."""
-        qkv_BLC = self._project(x_BLD)
-        tokens = self._tokens(x_BLD, qkv_BLC if self.conv is None else self.conv(qkv_BLC))
-        out_BLHV, _ = self._read(tokens, layout)
+        # No variable holds what the next step alone needs: it is let go at once.
+        out_BLHV = self._read(self._tokens(x_BLD, self._mixed(x_BLD)), layout)[0]
         return self._finish(x_BLD, out_BLHV)
 
     def new_state(
@@ -195,15 +194,9 @@ class DeltaNet(Mixer[DeltaState]):
 
     def prefill(self, x_BLD: Tensor, state: DeltaState, layout: Layout = CAUSAL) -> Tensor:
         """`forward` that also fills `state`, with the causal scan's memories alone."""
-        qkv_BLC = self._project(x_BLD)
-        if self.conv is not None:
-            assert state.convolution is not None
-            qkv_BLC = self.conv.prefill(qkv_BLC, state.convolution, layout.lengths_B)
-        tokens = self._tokens(x_BLD, qkv_BLC)
-        if layout.lengths_B is not None:
-            tokens = tokens.before_padding(layout.lengths_B)
-        out_BLHV, memory_BHKV = self._read(tokens, layout)
+        out_BLHV, memory_BHKV = self._read(self._prefilled(x_BLD, state, layout), layout)
         state.memory_BHKV.copy_(memory_BHKV.detach())
+        del memory_BHKV
         return self._finish(x_BLD, out_BLHV)
 
     def step(self, x_BD: Tensor, state: DeltaState, position: int | Tensor, turn: Tensor | None = None) -> Tensor:
@@ -233,6 +226,19 @@ class DeltaNet(Mixer[DeltaState]):
     def residual_projections(self) -> tuple[nn.Linear, ...]:
         """The output projection."""
         return (self.o_proj,)
+
+    def _mixed(self, x_BLD: Tensor) -> Tensor:
+        qkv_BLC = self._project(x_BLD)
+        return qkv_BLC if self.conv is None else self.conv(qkv_BLC)  # type: ignore[no-any-return]
+
+    def _prefilled(self, x_BLD: Tensor, state: DeltaState, layout: Layout) -> _Tokens:
+        """Tokens before the padding, whose last go into the convolution's state."""
+        qkv_BLC = self._project(x_BLD)
+        if self.conv is not None:
+            assert state.convolution is not None
+            qkv_BLC = self.conv.prefill(qkv_BLC, state.convolution, layout.lengths_B)
+        tokens = self._tokens(x_BLD, qkv_BLC)
+        return tokens if layout.lengths_B is None else tokens.before_padding(layout.lengths_B)
 
     def _project(self, x: Tensor) -> Tensor:
         # One product of the joined weights spares joining the results, which the convolution wants side by side.
@@ -272,12 +278,11 @@ class DeltaNet(Mixer[DeltaState]):
             seen = length if prefix.is_cuda else int(prefix.max())
         if not seen:
             return self._scan(tokens)
-        backwards = tokens.backwards(seen, prefix)
         if seen == length:
-            both_XLHV, memory_XHKV = self._scan(tokens.stacked(backwards))
+            both_XLHV, memory_XHKV = self._scan(tokens.stacked(tokens.backwards(seen, prefix)))
             return both_XLHV[:batch] + _reversed(both_XLHV[batch:], prefix), memory_XHKV[:batch]
         out_BLHV, memory_BHKV = self._scan(tokens)
-        back_BPHV = _reversed(self._scan(backwards)[0], prefix)
+        back_BPHV = _reversed(self._scan(tokens.backwards(seen, prefix))[0], prefix)
         return out_BLHV + functional.pad(back_BPHV, (0, 0, 0, 0, 0, length - seen)), memory_BHKV
 
     def _finish(self, x: Tensor, out: Tensor) -> Tensor:

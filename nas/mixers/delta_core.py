@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nas.mixers.kernels import has_linear_attention_kernels, plain_forced
-from nas.specs.mixers.delta import CHUNK, segment_tokens
+from nas.specs.sketches.delta import CHUNK, segment_tokens
 
 UNIT_EPSILON = 1e-6
 
@@ -256,12 +256,7 @@ class _DeltaRule(torch.autograd.Function):
         with torch.autocast(v_BLHV.device.type, enabled=False):
             for span in _segments(v_BLHV, state_NKV, chunk):
                 starts.append(state_NKV)
-                c = _cut_all(_slice(inputs, span), chunk, unit)
-                solved = _solve(c, state_NKV)
-                before_MKV, state_NKV = solved.states_XKV.tensor_split([-len(state_NKV)])
-                out_MTV = torch.bmm(c.readers(), before_MKV).baddbmm_(c.scores(), solved.u_MTV)
-                out_BLHV[:, span] = c.shape.join(out_MTV, heads, v_BLHV.dtype)
-                state_NKV = state_NKV.clone()  # a view would keep the whole segment's alive
+                state_NKV = _read_segment(_cut_all(_slice(inputs, span), chunk, unit), state_NKV, out_BLHV[:, span])
         ctx.save_for_backward(*inputs, *starts[1:])  # the first is empty
         ctx.chunk, ctx.unit = chunk, unit
         return out_BLHV, state_NKV.reshape(batch, heads, *state_NKV.shape[1:])
@@ -278,11 +273,9 @@ class _DeltaRule(torch.autograd.Function):
             spans = _segments(v, d_state_NKV, ctx.chunk)
             for span, state_NKV in reversed(list(zip(spans, starts, strict=True))):
                 c = _cut_all(_slice(inputs, span), ctx.chunk, ctx.unit)
-                d_state_NKV, parts = _back(c, _solve(c, state_NKV), d_out_BLHV[:, span], d_state_NKV)
-                for gradient_BLGF, part_MTF in zip(gradients, parts, strict=True):
-                    if gradient_BLGF is not None and part_MTF is not None:
-                        target = gradient_BLGF[:, span]
-                        target.copy_(c.shape.join(part_MTF, target.shape[2], target.dtype).view_as(target))
+                into = tuple(None if x is None else x[:, span] for x in gradients)
+                d_state_NKV = _back_segment(c, state_NKV, d_out_BLHV[:, span], d_state_NKV, into)
+                del c  # before the next is cut
         return *gradients, None, None
 
 
@@ -341,6 +334,27 @@ def _solve(c: _Chunks, state_NKV: Tensor) -> _Solved:
             torch.mul(before, fade, out=after)
             after.baddbmm_(writer, u)
     return _Solved(overlaps_MTT, inverse_MTT, w_MTK, u_MTV, states_XKV)
+
+
+def _read_segment(c: _Chunks, state_NKV: Tensor, into_BLHV: Tensor) -> Tensor:
+    """Fills in what tokens read; gives S after the last."""
+    *_, u_MTV, states_XKV = _solve(c, state_NKV)
+    del _  # what the way back alone asks for
+    before_MKV, after_NKV = states_XKV.tensor_split([-len(state_NKV)])
+    out_MTV = torch.bmm(c.readers(), before_MKV).baddbmm_(c.scores(), u_MTV)
+    into_BLHV.copy_(c.shape.join(out_MTV, into_BLHV.shape[2], into_BLHV.dtype))
+    return after_NKV.clone()  # a view would keep the whole segment's alive
+
+
+def _back_segment(
+    c: _Chunks, state_NKV: Tensor, d_out_BLHV: Tensor, d_state_NKV: Tensor, into: tuple[Tensor | None, ...]
+) -> Tensor:
+    """Fills in the gradients of a segment's inputs; gives that of S before them."""
+    d_state_NKV, parts = _back(c, _solve(c, state_NKV), d_out_BLHV, d_state_NKV)
+    for target, part_MTF in zip(into, parts, strict=True):
+        if target is not None and part_MTF is not None:
+            target.copy_(c.shape.join(part_MTF, target.shape[2], target.dtype).view_as(target))
+    return d_state_NKV
 
 
 def _back(

@@ -96,11 +96,7 @@ class Mamba2(Mixer[MatrixState]):
 
     def _mix(self, x_BLD: Tensor, state: MatrixState | None, layout: Layout) -> Tensor:
         z_BLI, unmixed_BLT, logits_BLH = self._split(self.in_proj(x_BLD))
-        if state is None:
-            mixed_BLT = self.conv1d(unmixed_BLT)
-        else:
-            mixed_BLT = self.conv1d.prefill(unmixed_BLT, state.convolutions[0], layout.lengths_B)
-        v_BLHP, k_BLGN, q_BLGN = self._heads(functional.silu(mixed_BLT))
+        v_BLHP, k_BLGN, q_BLGN = self._heads(functional.silu(self._mixed(unmixed_BLT, state, layout)))
         dt_BLH, g_BLH = self._times(logits_BLH)
         if state is not None and layout.lengths_B is not None:
             # In the padding no time passes, so that the last state is that before it.
@@ -113,6 +109,11 @@ class Mamba2(Mixer[MatrixState]):
             state.memory_BHKV.copy_(memory_BHNP.detach())
         y_BLHP = add_later_tokens(y_BLHP, layout.prefix, _scan, v_BLHP, q_BLGN, k_BLGN, g_BLH, dt_BLH)
         return self._finish(y_BLHP, z_BLI)
+
+    def _mixed(self, unmixed_BLT: Tensor, state: MatrixState | None, layout: Layout) -> Tensor:
+        if state is None:
+            return self.conv1d(unmixed_BLT)  # type: ignore[no-any-return]
+        return self.conv1d.prefill(unmixed_BLT, state.convolutions[0], layout.lengths_B)
 
     def _split(self, projected: Tensor) -> tuple[Tensor, ...]:
         """Gates (…, I), what is to be convolved (…, T), and logits of the time steps (…, H)."""

@@ -97,9 +97,10 @@ class Node:
             or as a view.
         scratch: bytes that are alive besides while it runs.
         weights: that get a gradient.
+        parts: gradients that came so far, of a node that joins those of parts; None: it adds them up.
     """
 
-    __slots__ = ("edges", "saved", "scratch", "weights")
+    __slots__ = ("edges", "parts", "saved", "scratch", "weights")
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class Node:
         self.edges = edges
         self.scratch = scratch
         self.weights = weights
+        self.parts: list[Storage] | None = None
 
 
 class Weight:
@@ -219,6 +221,15 @@ class Tape:
             node = self._node((), ((node, x.bytes, False),), 0, ())
         return Shadow(elements, x.size, x.storage, node)
 
+    def split(self, x: Shadow, *elements: int) -> list[Shadow]:
+        """Parts of x, as views; their gradients wait for each other and are joined into a new tensor."""
+        nodes: list[Node | None] = [None] * len(elements)
+        if x.node is not None:
+            whole = self._node((), ((x.node, x.bytes, False),), 0, ())
+            whole.parts = []
+            nodes = [self._node((), ((whole, count * x.size, True),), 0, ()) for count in elements]
+        return [Shadow(count, x.size, x.storage, node) for count, node in zip(elements, nodes, strict=True)]
+
     def linear(
         self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None
     ) -> Shadow:
@@ -230,24 +241,24 @@ class Tape:
 
     def add(self, x: Shadow, y: Shadow) -> Shadow:
         """x + y of one shape."""
-        return self.op([x, y], x.elements, passes=True)
+        return self.op([x, y], x.elements, passes=True, size=x.size)
 
     def mul(self, x: Shadow, y: Shadow) -> Shadow:
         """x · y of one shape; each is saved where the other's gradient needs it."""
         saves = ([y] if x.node is not None else []) + ([x] if y.node is not None else [])
-        return self.op([x, y], x.elements, saves=saves)
+        return self.op([x, y], x.elements, saves=saves, size=x.size)
 
     def pointwise(self, x: Shadow, *, of_output: bool = False) -> Shadow:
         """silu, gelu, exp and their like, whose way back needs the input, or the output alone."""
-        return self.op([x], x.elements, saves=[] if of_output else [x], keeps=of_output)
+        return self.op([x], x.elements, saves=[] if of_output else [x], keeps=of_output, size=x.size)
 
     def copy(self, x: Shadow, *, back: bool = True) -> Shadow:
         """x in another order. Its gradient is the output's seen otherwise, or a copy where `back`."""
-        return self.op([x], x.elements, passes=not back)
+        return self.op([x], x.elements, passes=not back, size=x.size)
 
     def cat(self, parts: Sequence[Shadow]) -> Shadow:
         """Parts joined; gradients are views."""
-        return self.op(parts, sum(part.elements for part in parts), passes=True)
+        return self.op(parts, sum(part.elements for part in parts), passes=True, size=parts[0].size)
 
     def rms_norm(self, x: Shadow, features: int) -> Shadow:
         """torch.nn.RMSNorm, which PyTorch puts together from pointwise operations."""
@@ -301,6 +312,8 @@ class Tape:
                 self.weight_bytes += weight.bytes
         self.scratch(node.scratch)
         node.saved = ()
+        if node.parts:
+            node.parts = []
         own.holders -= 1
         del own
         for _, given, _ in found:
@@ -308,8 +321,10 @@ class Tape:
         while found:
             to, given, count = found.pop(0)
             before = waiting.get(id(to))
-            if before is None:
+            if before is None or to.parts is not None:
                 waiting[id(to)] = given
+                if to.parts is not None:
+                    to.parts.append(given)
                 continue
             given.holders -= 1
             if before.holders > 1:

@@ -36,10 +36,13 @@ class GatedConvolution(MixerSpec):
     def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
         return 2.0 * self.parameters(options, around) + 2.0 * around.width
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        # The input; both gates and what they gate; the convolution's input with its k − 1 zeros
-        # before the start; its output; the output projection's input.
-        return around.width * (7 + (int(options["kernel"]) - 1) / length)
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        width = around.width
+        b, c, u = tape.split(tape.linear(x, width, 3 * width), *3 * [x.elements])
+        y = short_convolution(tape, tape.mul(b, u), width, int(options["kernel"]), extent)
+        gated = tape.mul(c, y)
+        del y
+        return tape.linear(gated, width, width)
 
 
 class NoMixer(MixerSpec):

@@ -9,13 +9,13 @@ share keys and queries, k kernel.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings
-from nas.specs.mixers.linear import chunk_states
-
-CHUNK = 32
+from nas.specs.mixers.convolution import short_convolution
+from nas.specs.sketches.state_space import CHUNK, Recurrence, backward_bytes, forward_bytes
+from nas.specs.tape import Extent, Shadow, Tape
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,20 @@ class Mamba2(MixerSpec):
         size = _Size.of(options, around)
         return self._flops_outside(size, around) + 5.0 * size.inner * size.state
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        size = _Size.of(options, around)
-        # The input and its projection; the convolution's padded input and output, and its swish.
-        before = around.width + size.inner + size.heads + size.convolved * (4 + (size.kernel - 1) / length)
-        # Logits, time steps and decays; what heads read; states.
-        states = chunk_states(length, CHUNK) * size.inner * size.state
-        scan = 3 * size.heads + size.inner + states
-        # The norm's number per group and its output.
-        after = size.groups + size.inner
-        if around.looks_ahead:
-            # The second scan keeps its inputs turned round, and what it reads; and then the sum is kept.
-            scan += size.convolved + 2 * size.heads + 2 * size.inner + states
-        return before + scan + after
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        size, width, tokens = _Size.of(options, around), around.width, extent.tokens
+        projected = tape.linear(x, width, size.inner + size.convolved + size.heads)
+        z, unmixed, logits = tape.split(projected, *(tokens * n for n in (size.inner, size.convolved, size.heads)))
+        del projected
+        mixed = tape.pointwise(short_convolution(tape, unmixed, size.convolved, size.kernel, extent, bias=True))
+        v, k, q = tape.split(mixed, *(tokens * n for n in (size.inner, size.shared, size.shared)))
+        del mixed
+        dt, g = _times(tape, logits, size)
+        y, memory = _scan(tape, (v, q, k, g, dt), size, extent, skips=True)
+        y = _with_later_tokens(tape, y, (v, q, k, g, dt), size, extent)
+        out = tape.linear(_gated_norm(tape, y, z, size), size.inner, width)
+        del memory
+        return out
 
     @staticmethod
     def _projections(size: _Size, around: Surroundings) -> int:
@@ -114,3 +115,78 @@ class Mamba2(MixerSpec):
 
     def _flops_outside(self, size: _Size, around: Surroundings) -> float:
         return 2.0 * (self._projections(size, around) + size.convolved * size.kernel + size.inner)
+
+
+def _times(tape: Tape, logits: Shadow, size: _Size) -> tuple[Shadow, Shadow]:
+    """`Mamba2._times`: time steps and log decays."""
+    exact, heads = max(tape.size, 4), size.heads
+    if logits.size < exact:
+        logits = tape.op([logits], logits.elements, size=exact)
+    shifted = tape.op([logits], logits.elements, passes=True, weights=tape.weights(heads), size=exact)
+    dt = tape.pointwise(shifted)
+    rates = tape.op([], heads, keeps=True, weights=tape.weights(heads), size=exact)
+    rates = tape.op([rates], heads, size=exact)
+    # The gradient of rates is at first one for each token.
+    return dt, tape.op([rates, dt], dt.elements, saves=[rates, dt], back=dt.bytes, size=exact)
+
+
+def _scan(
+    tape: Tape, parts: tuple[Shadow, ...], size: _Size, extent: Extent, *, skips: bool
+) -> tuple[Shadow, Shadow]:
+    """Outputs, and the last state."""
+    given = Recurrence(
+        batch=extent.batch,
+        length=extent.length,
+        heads=size.heads,
+        groups=size.groups,
+        key_dim=size.state,
+        value_dim=size.inner // size.heads,
+        size=tape.size,
+        skips=skips,
+    )
+    y = tape.op(
+        parts,
+        parts[0].elements,
+        saves=parts,
+        keeps=True,
+        more=given.states,
+        scratch=forward_bytes(given),
+        back=backward_bytes(given),
+        weights=tape.weights(size.heads) if skips else (),
+    )
+    return y, tape.new(given.state, given.work)
+
+
+def _with_later_tokens(
+    tape: Tape, y: Shadow, parts: tuple[Shadow, ...], size: _Size, extent: Extent
+) -> Shadow:
+    """`nas.mixers.matrix.add_later_tokens`."""
+    prefix, length = extent.prefix, extent.length
+    if prefix <= 1:
+        return y
+    turned = tuple(tape.copy(tape.view(part, part.elements // length * prefix)) for part in parts)
+    later = tape.copy(_scan(tape, turned, size, replace(extent, length=prefix), skips=False)[0])
+    del turned
+    if prefix == length:
+        return tape.add(y, later)
+    inside = tape.add(tape.view(y, later.elements), later)
+    return tape.cat([inside, tape.view(y, y.elements - later.elements)])
+
+
+def _gated_norm(tape: Tape, x: Shadow, gate: Shadow, size: _Size) -> Shadow:
+    """`nas.mixers.gating.GatedRMSNorm` that gates first; its way back is written out."""
+    work, rows = max(tape.size, 4), x.elements // size.inner * size.groups
+    features, row = x.elements * work, rows * work
+    casts = work != tape.size
+    # The swish and what it scales, which is the output; cast, the input as well.
+    forward = max(features + 2 * x.bytes + features, 3 * features + row + x.bytes) if casts else 2 * features + row
+    return tape.op(
+        [x, gate],
+        x.elements,
+        saves=[x, gate],
+        more=row,
+        scratch=forward - x.bytes,
+        # The swish, the norm, what comes from behind its weights, its gradient, and that times the input.
+        back=5 * features + row,
+        weights=tape.weights(size.inner),
+    )
