@@ -211,6 +211,28 @@ class Tape:
             out.node = self._node(tuple(saved), edges, back, tuple(weights))
         return out
 
+    def record(
+        self,
+        out: Shadow,
+        inputs: Sequence[Shadow],
+        *,
+        saves: Sequence[Shadow],
+        back: int,
+        weights: Sequence[Weight] = (),
+    ) -> None:
+        """Makes `out`, which is there already, the output of a function whose way back is written by hand.
+
+        Args:
+            out: of the function; its other outputs give no gradient.
+            inputs: of which those with a node get a gradient, each a new one.
+            saves: what is saved for the way back.
+            back: bytes needed while the way back runs, gradients aside.
+            weights: parameters that get a gradient.
+        """
+        if self.records and (weights or any(one.node is not None for one in inputs)):
+            edges = tuple((one.node, one.bytes, False) for one in inputs if one.node is not None)
+            out.node = self._node(tuple(one.storage for one in saves), edges, back, tuple(weights))
+
     def view(self, x: Shadow, elements: int | None = None) -> Shadow:
         """The same storage seen otherwise, all of it or a part; the gradient of a part is a new tensor of the whole."""
         elements = x.elements if elements is None else elements
@@ -219,7 +241,9 @@ class Tape:
             node = self._node((), ((node, x.bytes, False),), 0, ())
         return Shadow(elements, x.size, x.storage, node)
 
-    def linear(self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None) -> Shadow:
+    def linear(
+        self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None
+    ) -> Shadow:
         """A linear map of the last axis, from so many features to so many."""
         weights = [weight or Weight(inputs * outputs * self.size)] if self.records else []
         if bias and self.records:
