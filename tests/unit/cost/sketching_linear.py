@@ -95,6 +95,8 @@ def _followed(
     forward_peak, kept = tracker.peak - before, tracker.live - before - own
     if not records:
         return Memory(forward_peak, 0, 0)
+    # As from the layer above: a gradient that nobody else holds, so that others may be added to it in place.
+    above = y * 1
     tracker.peak = tracker.live
-    y.backward(gradient)
-    return Memory(forward_peak, kept, tracker.peak - before - own)
+    above.backward(gradient)
+    return Memory(forward_peak, kept, tracker.peak - before - 3 * own)
