@@ -34,12 +34,15 @@ class Extent:
         length: tokens of each.
         prefix: leading tokens of each that see each other in both directions: 0 in a decoder, all in an encoder.
         source_length: tokens of each source that a decoder reads.
+        has_own_prefixes: whether the prefix is given for each sequence apart, as prefix language models have it: then
+            `prefix` is the longest, and what lies behind a prefix is masked where else it would be cut off.
     """
 
     batch: int
     length: int
     prefix: int = 0
     source_length: int = 0
+    has_own_prefixes: bool = False
 
     @property
     def tokens(self) -> int:

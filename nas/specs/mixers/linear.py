@@ -19,6 +19,7 @@ from nas.specs.sketches.channel_decay import channel_decayed_attention
 from nas.specs.sketches.chunks import Sizes
 from nas.specs.sketches.decay import decayed_attention
 from nas.specs.sketches.matrix import (
+    chosen,
     convolved,
     finished,
     joined,
@@ -27,6 +28,7 @@ from nas.specs.sketches.matrix import (
     share,
     turned,
     with_later_tokens,
+    within,
 )
 from nas.specs.sketches.normalised import normalised_attention, normalised_attention_to_all
 from nas.specs.tape import Extent, Shadow, Tape
@@ -160,12 +162,17 @@ class LinearAttention(_MatrixSpec):
         y = sums = inside = None
         # An encoder leaves no state; a prefix language model's prefill does, whatever its prefix.
         is_encoder = prefix == extent.length > 1 and (tape.records or around.rope_dimensions == 1)
-        if not is_encoder:
+        if not is_encoder or extent.has_own_prefixes:
             y, sums = normalised_attention(tape, q, k, v, sizes, taylor=taylor)
-        if prefix > 1:
+        if extent.has_own_prefixes and y is not None:
+            mask = within(tape, extent)
+            inside = normalised_attention_to_all(tape, q, k, v, sizes, taylor=taylor, mask=mask)
+            y = chosen(tape, inside, y, mask)
+            del mask
+        elif prefix > 1:
             first_q, first_k, first_v = (tape.view(part, share(part, extent)) for part in (q, k, v))
-            within = replace(sizes, length=prefix)
-            inside = normalised_attention_to_all(tape, first_q, first_k, first_v, within, taylor=taylor)
+            cut = replace(sizes, length=prefix)
+            inside = normalised_attention_to_all(tape, first_q, first_k, first_v, cut, taylor=taylor)
             del first_q, first_k, first_v
             y = inside if y is None else joined(tape, inside, y, extent)
         assert y is not None

@@ -22,7 +22,7 @@ from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
 from nas.specs.sketches.recurrent import Network, scan
-from nas.specs.tape import Extent, Shadow, Tape
+from nas.specs.tape import INDEX, Extent, Shadow, Tape
 
 
 class RecurrentSpec(MixerSpec):
@@ -125,7 +125,27 @@ def _backwards(tape: Tape, x: Shadow, network: Network, extent: Extent) -> Shado
     if network.length == 0:
         nothing = tape.new(0)
         return tape.op([nothing], total)
+    if extent.has_own_prefixes:
+        return _turned_in_place(tape, x, network, extent)
     y, kept, _ = scan(tape, tape.copy(tape.view(x, network.inputs)), network)
     turned = tape.op([y], y.elements, size=network.size)
     del y, kept
     return turned if network.length == extent.length else tape.op([turned], total, size=network.size)
+
+
+def _turned_in_place(tape: Tape, x: Shadow, network: Network, extent: Extent) -> Shadow:
+    """The same where each sequence has a prefix of its own, and is turned by the places of its tokens."""
+    count = network.batch * network.length
+    tape.scratch(INDEX * (network.length + 2 * count))
+    places, turned = tape.new(count, INDEX), tape.new(count, INDEX)
+    # Watched, the way back of picking adds into a copy of zeros.
+    given = tape.op([x], network.inputs, saves=[x, turned], back=x.bytes)
+    y, kept, _ = scan(tape, given, network)
+    del given
+    gathered = tape.op([y], y.elements, saves=[y, turned], back=y.bytes, size=network.size)
+    outside = tape.new(count, 1)
+    masked = tape.op([gathered], y.elements, saves=[outside], size=network.size)
+    del gathered, outside, y, kept, places, turned
+    if network.length == extent.length:
+        return masked
+    return tape.op([masked], extent.tokens * network.hidden, size=network.size)

@@ -13,7 +13,7 @@ from nas.specs.mixers.convolution import short_convolution
 from nas.specs.mixers.softmax import rotation
 from nas.specs.sketches.chunks import Sizes
 from nas.specs.sketches.gating import gated_norm
-from nas.specs.tape import Extent, Shadow, Tape
+from nas.specs.tape import INDEX, Extent, Shadow, Tape
 
 Scan = Callable[[list[Shadow], Sizes], Shadow]
 
@@ -61,7 +61,25 @@ def log_decay_of(tape: Tape, logits: Shadow) -> Shadow:
 
 
 def with_later_tokens(tape: Tape, y: Shadow, parts: list[Shadow], scan: Scan, sizes: Sizes, extent: Extent) -> Shadow:
-    """`nas.mixers.matrix.add_later_tokens`: a second scan that goes backwards over a prefix of one length for all."""
+    """`nas.mixers.matrix.add_later_tokens`: a second scan that goes backwards over a prefix.
+
+    Args:
+        tape: that follows it.
+        y: what every token reads of itself and those before it.
+        parts: values, and what else depends on the token.
+        scan: the second one.
+        sizes: of the first.
+        extent: with the prefix.
+    """
+    if extent.has_own_prefixes:
+        outside = within(tape, extent)
+        inside = [_masked(tape, parts[0], outside), *parts[1:]]
+        backwards = scan([tape.copy(part) for part in inside], sizes)
+        later = tape.copy(backwards)
+        del backwards
+        y = tape.add(y, _masked(tape, later, outside))
+        del inside
+        return y
     if extent.prefix <= 1:
         return y
     flipped = [tape.copy(tape.view(part, share(part, extent))) for part in parts]
@@ -72,6 +90,21 @@ def with_later_tokens(tape: Tape, y: Shadow, parts: list[Shadow], scan: Scan, si
     if extent.prefix == extent.length:
         return tape.add(y, later)
     return joined(tape, tape.add(tape.view(y, later.elements), later), y, extent)
+
+
+def within(tape: Tape, extent: Extent) -> Shadow:
+    """Which tokens are in their sequence's prefix, or which are not."""
+    tape.scratch(INDEX * extent.length + extent.tokens)
+    return tape.new(extent.tokens, 1)
+
+
+def chosen(tape: Tape, x: Shadow, y: Shadow, mask: Shadow) -> Shadow:
+    """`torch.where`."""
+    return tape.op([x, y], x.elements, saves=[mask])
+
+
+def _masked(tape: Tape, x: Shadow, mask: Shadow) -> Shadow:
+    return tape.op([x], x.elements, saves=[mask])
 
 
 def share(part: Shadow, extent: Extent) -> int:

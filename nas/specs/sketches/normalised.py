@@ -46,8 +46,10 @@ def normalised_attention(
     return y, final
 
 
-def normalised_attention_to_all(tape: Tape, q: Shadow, k: Shadow, v: Shadow, sizes: Sizes, *, taylor: bool) -> Shadow:
-    """The form in which every token sees all."""
+def normalised_attention_to_all(
+    tape: Tape, q: Shadow, k: Shadow, v: Shadow, sizes: Sizes, *, taylor: bool, mask: Shadow | None = None
+) -> Shadow:
+    """The form in which every token sees all, or all that a mask leaves; masking takes next to nothing."""
     kernel = _Kernel(tape, sizes, taylor)
     work = sizes.work
     total = tape.new(kernel.state, work)
@@ -66,7 +68,8 @@ def normalised_attention_to_all(tape: Tape, q: Shadow, k: Shadow, v: Shadow, siz
         kernel.divide(part)
         del read
     if tape.records:
-        tape.record(y, [q, k, v], saves=[q, k, v, y, sums, total], back=_to_all_back(sizes, taylor=taylor))
+        saves = [q, k, v, y, sums, total, *([] if mask is None else [mask])]
+        tape.record(y, [q, k, v], saves=saves, back=_to_all_back(sizes, taylor=taylor))
     return y
 
 

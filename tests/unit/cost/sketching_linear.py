@@ -49,6 +49,7 @@ def both(
     positions: str = "rope",
     records: bool = True,
     is_real: bool = False,
+    has_own_prefixes: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Memory, Memory]:
     """By the tape, and of the block itself: of fake tensors, or of real ones."""
@@ -64,7 +65,8 @@ def both(
     architecture = bound(Space.from_mapping(space).sample(0))
     prefix = {"prefix_lm": length // 2, "encoder": length}.get(family, 0)
     size = torch.tensor([], dtype=dtype).element_size()
-    passage = passage_of(architecture, 1, Extent(batch, length, prefix), size, records=records)
+    extent = Extent(batch, length, prefix, has_own_prefixes=has_own_prefixes)
+    passage = passage_of(architecture, 1, extent, size, records=records)
     sketched = Memory(passage.forward_peak, passage.kept, passage.backward_peak)
     mode = contextlib.nullcontext() if is_real else FakeTensorMode()
     with mode, torch.set_grad_enabled(records):
@@ -76,7 +78,9 @@ def both(
         gradient = torch.zeros_like(x)
         tracker = Tracker()
         tracker.count([*model.parameters(), x, gradient], "outside")
-        layout = Layout(prefix=prefix) if prefix else CAUSAL
+        own = torch.full((batch,), prefix) if has_own_prefixes else prefix
+        tracker.count([own] if isinstance(own, torch.Tensor) else [], "outside")
+        layout = Layout(prefix=own) if prefix else CAUSAL
         with tracker:
             return sketched, _followed(tracker, block, x, gradient, layout, family)
 

@@ -31,8 +31,8 @@ LAYERS: dict[str, Mapping[str, Any]] = {
     "gated_linear, one head": {"mixer": "gated_linear", "heads": 1, "conv": 4},
     "gated_linear, no gate": {"mixer": "gated_linear", "heads": 4, "conv": 3, "output_gate": False},
 }
-# Fewer tokens than a chunk, whole segments and a chunk cut short, several segments.
-EXTENTS = [(40, 3), (1000, 2), (2048, 1)]
+# Fewer tokens than a chunk; several segments and a chunk cut short; one sequence alone.
+EXTENTS = [(40, 3), (1000, 2), (333, 1)]
 
 
 @pytest.mark.parametrize(("length", "batch"), EXTENTS)
@@ -54,6 +54,14 @@ def test_a_prefill_is_followed_to_the_byte(name: str, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_prefix_is_followed_to_the_byte(name: str, family: str, records: bool) -> None:
     sketched, real = both(LAYERS[name], length=300, batch=2, family=family, records=records, positions="none")
+    assert sketched.error(real) <= TOLERANCE, (sketched, real)
+
+
+@pytest.mark.parametrize("records", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_prefixes_of_their_own_are_followed_to_the_byte(name: str, records: bool) -> None:
+    around = {"family": "prefix_lm", "positions": "none", "has_own_prefixes": True, "is_real": True}
+    sketched, real = both(LAYERS[name], length=300, batch=2, records=records, **around)
     assert sketched.error(real) <= TOLERANCE, (sketched, real)
 
 

@@ -63,6 +63,16 @@ def test_a_prefill_of_an_lstm_in_bfloat16_is_followed() -> None:
     assert sketched.error(real) <= TOLERANCE, (sketched, real)
 
 
+@has_kernel
+@pytest.mark.parametrize("records", [True, False])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("mixer", ["lstm", "gru", "rnn"])
+def test_prefixes_of_their_own_are_followed(mixer: str, batch: int, records: bool) -> None:
+    around = {"family": "prefix_lm", "has_own_prefixes": True, "is_real": True}
+    sketched, real = both({"mixer": mixer, **WIDE}, length=60, batch=batch, records=records, **around)
+    assert sketched.error(real) <= (KERNEL_TOLERANCE if mixer == "lstm" else TOLERANCE), (sketched, real)
+
+
 def test_tensors_without_numbers_lack_what_an_lstm_s_kernel_keeps() -> None:
     sketched, traced = both({"mixer": "lstm"}, length=100)
     # Gates, states and their like: fifteen numbers for each feature of a token.
