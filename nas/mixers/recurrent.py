@@ -155,8 +155,8 @@ class Recurrent(Mixer[RecurrentState]):
         # after it, so it changes nothing that is kept.
         places_BP1 = (prefix[:, None] - 1 - torch.arange(longest, device=prefix.device))[..., None]
         turned_BP1 = places_BP1.clamp(min=0)
-        y_BPH, _ = self._scan(rnn, x_BLD.take_along_dim(turned_BP1, 1))
-        return y_BPH.take_along_dim(turned_BP1, 1).masked_fill(places_BP1 < 0, 0)
+        y_BPH, _ = self._scan(rnn, _picked(x_BLD, turned_BP1))
+        return _picked(y_BPH, turned_BP1).masked_fill(places_BP1 < 0, 0)
 
 
 class LSTM(Recurrent):
@@ -234,6 +234,11 @@ class RNN(Recurrent):
 
     def _cell(self, x_BD: Tensor, kept: tuple[Tensor, ...], weights: list[Tensor]) -> tuple[Tensor, ...]:
         return (torch.rnn_tanh_cell(x_BD, kept[0], *weights),)
+
+
+def _picked(x_BLF: Tensor, places_BP1: Tensor) -> Tensor:
+    """Tokens at the given places; `take_along_dim` would keep a place for each feature, twice what they hold."""
+    return x_BLF.gather(1, places_BP1.expand(-1, -1, x_BLF.shape[2]))
 
 
 def _weights(rnn: nn.RNNBase) -> list[Tensor]:

@@ -34,12 +34,15 @@ class Extent:
         length: tokens of each.
         prefix: leading tokens of each that see each other in both directions: 0 in a decoder, all in an encoder.
         source_length: tokens of each source that a decoder reads.
+        has_own_prefixes: whether the prefix is given for each sequence apart, as prefix language models have it: then
+            `prefix` is the longest, and what lies behind a prefix is masked where else it would be cut off.
     """
 
     batch: int
     length: int
     prefix: int = 0
     source_length: int = 0
+    has_own_prefixes: bool = False
 
     @property
     def tokens(self) -> int:
@@ -212,6 +215,28 @@ class Tape:
             edges = tuple((one.node, one.bytes, passes) for one in inputs if one.node is not None)
             out.node = self._node(tuple(saved), edges, back, tuple(weights))
         return out
+
+    def record(
+        self,
+        out: Shadow,
+        inputs: Sequence[Shadow],
+        *,
+        saves: Sequence[Shadow],
+        back: int,
+        weights: Sequence[Weight] = (),
+    ) -> None:
+        """Makes `out`, which is there already, the output of a function whose way back is written by hand.
+
+        Args:
+            out: of the function; its other outputs give no gradient.
+            inputs: of which those with a node get a gradient, each a new one.
+            saves: what is saved for the way back.
+            back: bytes needed while the way back runs, gradients aside.
+            weights: parameters that get a gradient.
+        """
+        if self.records and (weights or any(one.node is not None for one in inputs)):
+            edges = tuple((one.node, one.bytes, False) for one in inputs if one.node is not None)
+            out.node = self._node(tuple(one.storage for one in saves), edges, back, tuple(weights))
 
     def view(self, x: Shadow, elements: int | None = None) -> Shadow:
         """The same storage seen otherwise, all of it or a part; the gradient of a part is a new tensor of the whole."""

@@ -11,10 +11,27 @@ d_k for elu + 1 and 1 + d_k + d_k(d_k + 1)/2 for the Taylor series.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.sketches.channel_decay import channel_decayed_attention
+from nas.specs.sketches.chunks import Sizes
+from nas.specs.sketches.decay import decayed_attention
+from nas.specs.sketches.matrix import (
+    chosen,
+    convolved,
+    finished,
+    joined,
+    log_decay_of,
+    projected,
+    share,
+    turned,
+    with_later_tokens,
+    within,
+)
+from nas.specs.sketches.normalised import normalised_attention, normalised_attention_to_all
+from nas.specs.tape import Extent, Shadow, Tape
 
 FEATURE_MAPS = ("elu", "taylor")
 TAYLOR_KEY_DIM = 16
@@ -45,6 +62,10 @@ class _Size:
     @property
     def values(self) -> int:
         return self.heads * self.value_dim
+
+    def in_chunks(self, tape: Tape, extent: Extent) -> Sizes:
+        """What a chunked recurrence is given."""
+        return Sizes.of(tape, extent, self.heads, self.key_dim, self.value_dim)
 
 
 def chunk_states(length: int, chunk: int) -> float:
@@ -126,12 +147,38 @@ class LinearAttention(_MatrixSpec):
         chunk = _chunk(options)
         return projections + chunk_flops(size.heads, features, size.value_dim + 1, size.key_dim, chunk, length)
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        size = _Size.of(options)
-        states = 1 / length if around.looks_ahead else chunk_states(length, _chunk(options))
-        # The input; queries and keys as the kernel takes them, values, outputs and denominators.
-        tokens = around.width + 2 * size.keys + 2 * size.values + size.heads
-        return tokens + states * self.recurrent_elements(options, around)
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        sizes, taylor, prefix = (
+            _Size.of(options).in_chunks(tape, extent),
+            options["feature_map"] == "taylor",
+            extent.prefix,
+        )
+        q, k, v = projected(tape, x, sizes, around.width)
+        if not taylor:
+            # Both are there before what they are made of is let go.
+            positive = [tape.pointwise(part, of_output=True) for part in (q, k)]
+            q, k = positive
+            del positive
+        y = sums = inside = None
+        # An encoder leaves no state; a prefix language model's prefill does, whatever its prefix.
+        is_encoder = prefix == extent.length > 1 and (tape.records or around.rope_dimensions == 1)
+        if not is_encoder or extent.has_own_prefixes:
+            y, sums = normalised_attention(tape, q, k, v, sizes, taylor=taylor)
+        if extent.has_own_prefixes and y is not None:
+            mask = within(tape, extent)
+            inside = normalised_attention_to_all(tape, q, k, v, sizes, taylor=taylor, mask=mask)
+            y = chosen(tape, inside, y, mask)
+            del mask
+        elif prefix > 1:
+            first_q, first_k, first_v = (tape.view(part, share(part, extent)) for part in (q, k, v))
+            cut = replace(sizes, length=prefix)
+            inside = normalised_attention_to_all(tape, first_q, first_k, first_v, cut, taylor=taylor)
+            del first_q, first_k, first_v
+            y = inside if y is None else joined(tape, inside, y, extent)
+        assert y is not None
+        out = tape.linear(y, sizes.values, around.width)
+        del q, k, v, sums, inside
+        return out
 
 
 class Retention(_MatrixSpec):
@@ -176,12 +223,20 @@ class Retention(_MatrixSpec):
         scan = chunk_flops(size.heads, size.key_dim, size.value_dim, size.key_dim, CHUNK, length)
         return 2.0 * self.parameters(options, around) + scan * _scans(around)
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        size = _Size.of(options)
-        states = chunk_states(length, CHUNK) * self.recurrent_elements(options, around)
-        # Of each scan queries, keys, values and states.
-        scans = _scans(around) * (2 * size.keys + size.values + states)
-        return around.width + scans + _saved_by_norm(options)
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        sizes = _Size.of(options).in_chunks(tape, extent)
+        q, k, v = turned(tape, x, sizes, around, extent)
+        log_decay = tape.new(sizes.heads, sizes.work)
+        y, memory = decayed_attention(tape, q, k, v, log_decay, sizes)
+
+        def scan(inside: list[Shadow], sizes: Sizes) -> Shadow:
+            v, q, k = inside
+            return decayed_attention(tape, q, k, v, log_decay, sizes)[0]
+
+        y = with_later_tokens(tape, y, [v, q, k], scan, sizes, extent)
+        out = finished(tape, x, y, sizes, around.width, has_gate=bool(options["output_gate"]), weights=0)
+        del q, k, v, memory
+        return out
 
 
 class GatedLinearAttention(_MatrixSpec):
@@ -220,15 +275,24 @@ class GatedLinearAttention(_MatrixSpec):
         convolutions = 2.0 * int(options["conv"]) * (2 * size.keys + size.values)
         return 2.0 * self._multiplied(options, around) + convolutions + scan * _scans(around)
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        size, kernel = _Size.of(options), int(options["conv"])
-        states = chunk_states(length, CHANNEL_CHUNK) * self.recurrent_elements(options, around)
-        # Of each scan queries, keys, values, decays and states.
-        scans = _scans(around) * (3 * size.keys + size.values + states)
-        # Of each convolution its padded input and its output, which the swish keeps.
-        convolved = (2 * size.keys + size.values) * (2 + (kernel - 1) / length) if kernel else 0
-        gates = GATE_RANK + size.keys
-        return around.width + gates + convolved + scans + _saved_by_norm(options, has_weight=True)
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        sizes, width, has_gate = _Size.of(options).in_chunks(tape, extent), around.width, bool(options["output_gate"])
+        q, k, v = convolved(tape, x, sizes, width, int(options["conv"]), extent)
+        low = tape.linear(x, width, GATE_RANK)
+        logits = tape.linear(low, GATE_RANK, sizes.keys, bias=True)
+        del low
+        g = log_decay_of(tape, logits)
+        del logits
+        y, memory = channel_decayed_attention(tape, q, k, v, g, sizes)
+
+        def scan(inside: list[Shadow], sizes: Sizes) -> Shadow:
+            v, q, k, g = inside
+            return channel_decayed_attention(tape, q, k, v, g, sizes)[0]
+
+        y = with_later_tokens(tape, y, [v, q, k, g], scan, sizes, extent)
+        out = finished(tape, x, y, sizes, width, has_gate=has_gate, weights=sizes.value_dim)
+        del q, k, v, g, memory
+        return out
 
     def _multiplied(self, options: Options, around: Surroundings) -> int:
         size = _Size.of(options)
@@ -262,13 +326,3 @@ def _features(options: Options) -> int:
 
 def _chunk(options: Options) -> int:
     return TAYLOR_CHUNK if options["feature_map"] == "taylor" else CHUNK
-
-
-def _saved_by_norm(options: Options, *, has_weight: bool = False) -> float:
-    """Kept from what heads read to the output projection, by the norm and the gate."""
-    size = _Size.of(options)
-    if options["output_gate"]:
-        # What was read, the gate, one number per head, and the output projection's input.
-        return 3 * size.values + size.heads
-    # What was read, one number per head, the normed features before a weight, and the projection's input.
-    return (3 if has_weight else 2) * size.values + size.heads

@@ -17,9 +17,12 @@ recurrent dtype.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.sketches.recurrent import Network, scan
+from nas.specs.tape import INDEX, Extent, Shadow, Tape
 
 
 class RecurrentSpec(MixerSpec):
@@ -68,20 +71,24 @@ class RecurrentSpec(MixerSpec):
         hidden, _ = _hidden(options, around)
         return 2.0 * (self._network(hidden, around.width) + hidden * around.width)
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
         hidden, directions = _hidden(options, around)
-        # Each direction keeps its input and what its recurrence needs. The output projection shares
-        # the outputs of one direction, and keeps two side by side.
-        joined = 2 * hidden if directions == 2 else 0
-        return directions * (around.width + self._saved(hidden, around.width)) + joined
+        size = max(tape.size, 4)
+        network = Network(self.gates, extent.batch, extent.length, around.width, hidden, size)
+        causal, kept, is_turned = scan(tape, x, network)
+        y, backwards = causal, None
+        if directions == 2:
+            backwards = _backwards(tape, x, replace(network, length=extent.prefix), extent)
+            y, is_turned = tape.cat([causal, backwards]), False
+        cast = y if size == tape.size else tape.new(y.elements)
+        # The projection copies what lies in another order.
+        out = tape.linear(tape.copy(cast, back=False) if is_turned else cast, directions * hidden, around.width)
+        del kept, backwards
+        return out
 
     def _network(self, hidden: int, width: int) -> int:
         """Weights of one direction."""
         return self.gates * hidden * (width + hidden)
-
-    def _saved(self, hidden: int, width: int) -> float:
-        """What autograd keeps of one direction, its input aside: the outputs."""
-        return hidden
 
 
 class LSTM(RecurrentSpec):
@@ -90,11 +97,6 @@ class LSTM(RecurrentSpec):
     implementation: ClassVar[str] = "nas.mixers.recurrent:LSTM"
     gates: ClassVar[int] = 4
     kept: ClassVar[int] = 2
-
-    def _saved(self, hidden: int, width: int) -> float:
-        # As measured of torch's kernel for CPUs, which keeps gates, cells, and states as wide as the
-        # larger of both sizes. Other devices keep less.
-        return 9.5 * hidden + 6.5 * max(hidden, width)
 
 
 class GRU(RecurrentSpec):
@@ -115,3 +117,35 @@ def _hidden(options: Options, around: Surroundings) -> tuple[int, int]:
     """Hidden features of one direction, and directions."""
     hidden = int(options["hidden"])
     return (hidden // 2, 2) if around.looks_ahead else (hidden, 1)
+
+
+def _backwards(tape: Tape, x: Shadow, network: Network, extent: Extent) -> Shadow:
+    """Outputs of the reading from a prefix's last token to its first, and zeros behind it."""
+    total = extent.tokens * network.hidden
+    if network.length == 0:
+        nothing = tape.new(0)
+        return tape.op([nothing], total)
+    if extent.has_own_prefixes:
+        return _turned_in_place(tape, x, network, extent)
+    y, kept, _ = scan(tape, tape.copy(tape.view(x, network.inputs)), network)
+    turned = tape.op([y], y.elements, size=network.size)
+    del y, kept
+    return turned if network.length == extent.length else tape.op([turned], total, size=network.size)
+
+
+def _turned_in_place(tape: Tape, x: Shadow, network: Network, extent: Extent) -> Shadow:
+    """The same where each sequence has a prefix of its own, and is turned by the places of its tokens."""
+    count = network.batch * network.length
+    tape.scratch(INDEX * (network.length + 2 * count))
+    places, turned = tape.new(count, INDEX), tape.new(count, INDEX)
+    # Watched, the way back of picking adds into a copy of zeros.
+    given = tape.op([x], network.inputs, saves=[x, turned], back=x.bytes)
+    y, kept, _ = scan(tape, given, network)
+    del given
+    gathered = tape.op([y], y.elements, saves=[y, turned], back=y.bytes, size=network.size)
+    outside = tape.new(count, 1)
+    masked = tape.op([gathered], y.elements, saves=[outside], size=network.size)
+    del gathered, outside, y, kept, places, turned
+    if network.length == extent.length:
+        return masked
+    return tape.op([masked], extent.tokens * network.hidden, size=network.size)
