@@ -14,13 +14,15 @@ R distances of a table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
+
+from nas.specs.mixers.attention_tape import window_block
 
 HIDDEN = -1e30
 """Added to the score of a key that is not seen. Finite, so that a piece whose keys are all hidden
@@ -195,18 +197,23 @@ class _Attention(torch.autograd.Function):
             sum_BHQ = torch.stack([*sums, *sinks]).logsumexp(0)
             weighted = [y.mul((part - sum_BHQ).exp()[..., None]) for y, part in zip(outputs, sums, strict=True)]
             y_BHQF = sum(weighted[1:], weighted[0]).to(q_BHQF.dtype)
-        ctx.plan = plan
-        ctx.save_for_backward(q_BHQF, logits_H, y_BHQF, sum_BHQ, *tensors)
+        # What is saved is let go once it is read; what a context keeps otherwise stays until the whole graph goes.
+        ctx.plan = tuple(replace(step, mask=None, shift_HQ=None) for step in plan)
+        constants = [part for step in plan for part in (step.mask, step.shift_HQ)]
+        ctx.save_for_backward(q_BHQF, logits_H, y_BHQF, sum_BHQ, *constants, *tensors)
         return y_BHQF
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BHQF: Tensor) -> tuple[Tensor | None, ...]:
-        q_BHQF, logits_H, y_BHQF, sum_BHQ, *tensors = ctx.saved_tensors
+        q_BHQF, logits_H, y_BHQF, sum_BHQ, *saved = ctx.saved_tensors
+        constants, tensors = saved[: 2 * len(ctx.plan)], saved[2 * len(ctx.plan) :]
+        masks, shifts = constants[::2], constants[1::2]
         grad_q: Tensor | None = None
         grads: list[Tensor | None] = []
-        for step, (k, v, bias, table) in zip(ctx.plan, _quads(tensors), strict=True):
+        for bare, mask, shift, (k, v, bias, table) in zip(ctx.plan, masks, shifts, _quads(tensors), strict=True):
             assert k is not None and v is not None
+            step = replace(bare, mask=mask, shift_HQ=shift)
             own_BHQ = sum_BHQ if step.shift_HQ is None else sum_BHQ - _tiled(step.shift_HQ, q_BHQF, 0)
             part_q, *others = _kernel_backward(grad_BHQF, q_BHQF, k, v, y_BHQF, own_BHQ, step, bias, table)
             grad_q = part_q if grad_q is None else grad_q + part_q
@@ -500,21 +507,29 @@ def _windows(
     elif head:
         q, k, v = (_one(part[:head]) for part in (q_LNF, k_LNF, v_LNF))
         parts.extend(part[0].transpose(0, 1) for part in full_attention(q, k, v, terms))
-    block = _block(window)
-    blocks, rest = divmod(length - head - ahead, block)
+    blocks, rest = divmod(length - head - ahead, window_block(window))
     if blocks:
-        q_XNCF = q_LNF[head : head + blocks * block].view(blocks, block, *q_LNF.shape[1:]).transpose(1, 2)
-        keys = slice(head - window + 1, head + blocks * block + ahead)
-        k_XNSF, v_XNSF = (part[keys].unfold(0, block + window - 1 + ahead, block).mT for part in (k_LNF, v_LNF))
-        pieces = [_band_piece(k_XNSF, v_XNSF, block, window - 1, window, terms, both_ways=both_ways)]
-        if sinks:
-            query_XC = torch.arange(head, head + blocks * block, device=q_LNF.device).view(blocks, block)
-            pieces.append(_sink_piece(k_LNF, v_LNF, query_XC, terms))
-        parts.append(attend(q_XNCF, pieces, terms.logits_H).transpose(1, 2).flatten(0, 1))
+        parts.append(_block_attention(q_LNF, k_LNF, v_LNF, head, blocks, window, terms, both_ways=both_ways))
     if rest + ahead:
         tail = slice(length - rest - ahead, length)
         parts.append(_band_attention(q_LNF, k_LNF, v_LNF, tail.start, tail.stop, window, terms, both_ways=both_ways))
     return parts
+
+
+def _block_attention(
+    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, head: int, blocks: int, window: int, terms: Terms, *, both_ways: bool
+) -> Tensor:
+    """So many blocks of queries, the first from `head` on, under one band, (blocks · C, N, F)."""
+    block = window_block(window)
+    ahead = window - 1 if both_ways else 0
+    q_XNCF = q_LNF[head : head + blocks * block].view(blocks, block, *q_LNF.shape[1:]).transpose(1, 2)
+    keys = slice(head - window + 1, head + blocks * block + ahead)
+    k_XNSF, v_XNSF = (part[keys].unfold(0, block + window - 1 + ahead, block).mT for part in (k_LNF, v_LNF))
+    pieces = [_band_piece(k_XNSF, v_XNSF, block, window - 1, window, terms, both_ways=both_ways)]
+    if terms.sinks:
+        query_XC = torch.arange(head, head + blocks * block, device=q_LNF.device).view(blocks, block)
+        pieces.append(_sink_piece(k_LNF, v_LNF, query_XC, terms))
+    return attend(q_XNCF, pieces, terms.logits_H).transpose(1, 2).flatten(0, 1)
 
 
 def _band_attention(
@@ -574,11 +589,6 @@ def _sink_piece(k_LNF: Tensor, v_LNF: Tensor, query_XC: Tensor, terms: Terms) ->
 def _one(x_LNF: Tensor) -> Tensor:
     """Time first to (1, N, L, F)."""
     return x_LNF.transpose(0, 1)[None]
-
-
-def _block(window: int) -> int:
-    # Half a window wastes little on masked keys; under 32 or over 128 queries a kernel call is slow.
-    return min(128, max(32, window // 64 * 32))
 
 
 def _exact(x: Tensor) -> torch.dtype:

@@ -12,11 +12,12 @@ the sequence, its sinks, are always seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.tape import Extent, Shadow, Tape
+from nas.specs.mixers.attention_tape import Heads, Terms, full_attention, windowed_attention
+from nas.specs.tape import Extent, Shadow, Tape, Weight
 
 HEAD_KEYS: Mapping[str, Key] = {
     "heads": Key(type=int, minimum=1, default=4, doc="query heads; they divide the width unless head_dim is given"),
@@ -74,8 +75,16 @@ class SoftmaxSpec(MixerSpec):
         return around.width * head_dim * (2 * (heads + kv_heads) + gate) + logits
 
     def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        # Filling the cache afterwards takes less than what is let go before.
         heads, kv_heads, head_dim = _heads(options)
-        q, k, v = (tape.linear(x, around.width, count * head_dim) for count in (heads, kv_heads, kv_heads))
+        width, batch, length = around.width, extent.batch, extent.length
+        window = self._span(options)
+        time_first = window is not None and length > window
+        # Of one sequence time is first already.
+        moved = time_first and batch > 1
+        if moved:
+            x = tape.copy(x, back=False)
+        q, k, v = (tape.linear(x, width, count * head_dim) for count in (heads, kv_heads, kv_heads))
         if around.positions == "rope":
             turned_q = rotation(tape, q, heads, head_dim, extent)
             turned_k = rotation(tape, k, kv_heads, head_dim, extent)
@@ -83,12 +92,25 @@ class SoftmaxSpec(MixerSpec):
             del turned_q, turned_k
         gate = None
         if options.get("output_gate", False):
-            gate = tape.pointwise(tape.linear(x, around.width, heads * head_dim), of_output=True)
-        y = fused_attention(tape, q, k, v, heads * extent.tokens)
-        del q
-        if gate is not None:
-            y = tape.mul(y, gate)
-        return tape.linear(y, heads * head_dim, around.width)
+            gate = tape.pointwise(tape.linear(x, width, heads * head_dim), of_output=True)
+        logits = Weight(heads * tape.size) if options.get("sink_logit", False) else None
+        terms = Terms(logits=logits, sinks=int(options.get("sinks", 0)))
+        counts = (heads, kv_heads, kv_heads)
+        if time_first and window is not None:
+            q_heads, k_heads, v_heads = (
+                Heads(part, 1, batch * count, length, head_dim) for part, count in zip((q, k, v), counts, strict=True)
+            )
+            parts = windowed_attention(tape, q_heads, k_heads, v_heads, window, terms, prefix=extent.prefix)
+        else:
+            q_heads, k_heads, v_heads = (
+                Heads(part, batch, count, length, head_dim) for part, count in zip((q, k, v), counts, strict=True)
+            )
+            parts = full_attention(tape, q_heads, k_heads, v_heads, terms, prefix=extent.prefix)
+        return _finish(tape, parts, gate, heads * head_dim, width, moved=moved)
+
+    def _span(self, options: Options) -> int | None:
+        """Tokens of a window; None: there is none."""
+        return None
 
     def _flops(self, options: Options, around: Surroundings, keys_per_query: float) -> float:
         heads, _, head_dim = _heads(options)
@@ -150,6 +172,9 @@ class SlidingWindow(SoftmaxSpec):
     def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
         return self._flops(options, around, min(context, sum(_window(options))))
 
+    def _span(self, options: Options) -> int | None:
+        return _window(options)[0]
+
 
 # Keys whose default value (false or 0) stands for the mixer without them.
 _DROPPED = frozenset({"sink_logit", "output_gate", "sinks"})
@@ -178,14 +203,16 @@ def rotation(tape: Tape, x: Shadow, heads: int, head_dim: int, extent: Extent) -
     return tape.op([x], x.elements, back=max(making - x.bytes, rows))
 
 
-def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int) -> Shadow:
-    """PyTorch's fused kernel, which keeps its inputs, its output and one float32 for each query and head.
-
-    Args:
-        tape: that follows it.
-        q: queries.
-        k: keys.
-        v: values.
-        rows: queries, counted for each head.
-    """
-    return tape.op([q, k, v], q.elements, saves=[q, k, v], keeps=True, more=4 * rows)
+def _finish(
+    tape: Tape, parts: Sequence[Heads], gate: Shadow | None, features: int, width: int, *, moved: bool
+) -> Shadow:
+    """The output projection of consecutive parts along time; `moved`: time is before the batch."""
+    weight = Weight(features * width * tape.size)
+    done = []
+    for part in parts:
+        joined = part.x
+        if gate is not None:
+            joined = tape.mul(joined, tape.view(gate, joined.elements, fresh=True))
+        # The gradient comes with the batch first, and is copied.
+        done.append(tape.view(tape.linear(joined, features, width, weight=weight), fresh=moved))
+    return done[0] if len(done) == 1 else tape.cat(done)

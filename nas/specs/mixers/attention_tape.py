@@ -1,0 +1,344 @@
+"""What softmax attention does to memory: `nas.mixers.attention`, followed on a tape.
+
+In: queries, keys and values without numbers, and what joins their scores. Out: the mixed values, likewise, in
+consecutive parts along time. Each function follows the one of its name there, variable by variable, as the processor's
+fused kernel runs it. The sizes of blocks stand here, so that both take the same.
+
+Followed: attention to all earlier tokens or to all, by one piece of keys or several that are joined by their
+denominators (Dao et al. 2022; Liu et al. 2023), and under a window in blocks (Beltagy et al. 2020; Xiao et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nas.specs.tape import INDEX, Node, Shadow, Tape, Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Heads:
+    """A tensor of heads, in whatever order its axes lie.
+
+    Attributes:
+        x: what it lies in.
+        batch: sequences, or blocks of one.
+        heads: of each; under a window those of all sequences.
+        tokens: of each.
+        features: of a head.
+    """
+
+    x: Shadow
+    batch: int
+    heads: int
+    tokens: int
+    features: int
+
+    @property
+    def rows(self) -> int:
+        """Tokens, counted for each head."""
+        return self.batch * self.heads * self.tokens
+
+    def part(self, tape: Tape, tokens: int) -> Heads:
+        """So many consecutive tokens; a slice of all is the tensor itself."""
+        if tokens == self.tokens:
+            return self
+        return replace(self, x=tape.view(self.x, self.x.elements // self.tokens * tokens), tokens=tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What joins the scores.
+
+    Attributes:
+        logits: a learned one for each head, in the denominator.
+        sinks: leading tokens that a window sees besides its own.
+    """
+
+    logits: Weight | None = None
+    sinks: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some keys and values that a block of queries sees.
+
+    Attributes:
+        k: keys.
+        v: values.
+        mask: added to the scores.
+        causal: whether a query sees only keys up to its own place.
+    """
+
+    k: Heads
+    v: Heads
+    mask: Shadow | None = None
+    causal: bool = False
+
+
+def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int, mask: Shadow | None = None) -> Shadow:
+    """PyTorch's fused kernel, which keeps its inputs, its output and one float32 for each query and head.
+
+    Args:
+        tape: that follows it.
+        q: queries.
+        k: keys.
+        v: values.
+        rows: queries, counted for each head.
+        mask: added to the scores.
+    """
+    saves = [q, k, v] if mask is None else [q, k, v, mask]
+    statistics = rows * _exact(tape)
+    # Where nothing is kept the kernel makes them all the same.
+    return tape.op([q, k, v], q.elements, saves=saves, keeps=True, more=statistics, scratch=statistics)
+
+
+def attend(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Heads:
+    """Attention to all keys of all pieces together."""
+    first = pieces[0]
+    if len(pieces) == 1 and terms.logits is None and (first.mask is None or not first.causal):
+        return replace(q, x=fused_attention(tape, q.x, first.k.x, first.v.x, q.rows, first.mask))
+    return replace(q, x=_joined(tape, q, pieces, terms))
+
+
+def _joined(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Shadow:
+    """`_Attention`: pieces joined by their denominators."""
+    _join_forward(tape, q, pieces, terms)
+    inputs, saves = [q.x], [q.x]
+    for piece in pieces:
+        inputs += [piece.k.x, piece.v.x]
+        saves += [piece.k.x, piece.v.x] + ([] if piece.mask is None else [piece.mask])
+    gradients = sum(one.bytes for one in inputs if one.node is not None)
+    return tape.op(
+        inputs,
+        q.x.elements,
+        saves=saves,
+        keeps=True,
+        more=q.rows * _exact(tape),
+        back=max(_join_backward(tape, q, pieces, terms) - gradients, 0) if tape.records else 0,
+        weights=() if terms.logits is None or not tape.records else (terms.logits,),
+    )
+
+
+def _join_forward(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> None:
+    """What is made and let go besides the output."""
+    exact = _exact(tape)
+    outputs, sums = [], []
+    for _ in pieces:
+        outputs.append(tape.new(q.x.elements))
+        sums.append(tape.new(q.rows, exact))
+    if len(pieces) == 1 and terms.logits is None:
+        return
+    stacked = tape.new(q.rows * (len(sums) + (terms.logits is not None)), exact)
+    together = tape.new(q.rows, exact)
+    del stacked
+    weighted = []
+    for _ in pieces:
+        less = tape.new(q.rows, exact)
+        weight = tape.new(q.rows, exact)
+        del less
+        # In half precision the weights make it exact.
+        weighted.append(tape.new(q.x.elements, exact))
+        del weight
+    total = weighted[0]
+    for _ in weighted[1:]:
+        total = tape.new(q.x.elements, exact)
+    if tape.size != exact:
+        total = tape.new(q.x.elements)
+    del total, together
+
+
+def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> int:
+    """Bytes at once on the way back, the gradients among them."""
+    tape = Tape(above.size, records=False)
+    rows, exact = q.rows, _exact(tape)
+    whole: Shadow | None = None
+    others = []
+    for piece in pieces:
+        part = tape.new(q.x.elements)
+        others += [tape.new(piece.k.x.elements), tape.new(piece.v.x.elements)]
+        whole = part if whole is None else tape.new(q.x.elements)
+    if terms.logits is not None:
+        less = tape.new(rows, exact)
+        weight = tape.new(rows, exact)
+        del less
+        products = tape.new(q.x.elements)
+        product = tape.new(rows, exact)
+        del products
+        tape.new(rows, exact)
+        del weight, product
+    return tape.peak
+
+
+def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, prefix: int) -> list[Heads]:
+    """Attention to all tokens that come before, and inside a prefix to all of it."""
+    if prefix <= 1:
+        return _causally(tape, q, k, v, terms, start=0)
+    if prefix >= q.tokens:
+        return [attend(tape, q, [Piece(k, v)], terms)]
+    inside = [attend(tape, *_first(tape, q, k, v, prefix), terms)]
+    return inside + _causally(tape, q.part(tape, q.tokens - prefix), k, v, terms, start=prefix)
+
+
+def _first(tape: Tape, q: Heads, k: Heads, v: Heads, tokens: int) -> tuple[Heads, list[Piece]]:
+    """The first tokens, and one piece of their keys."""
+    own = q.part(tape, tokens)
+    return own, [Piece(k.part(tape, tokens), v.part(tape, tokens))]
+
+
+def _causally(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, start: int) -> list[Heads]:
+    """Queries at positions start, start + 1, … over the keys up to their own."""
+    pieces = [Piece(k.part(tape, q.tokens), v.part(tape, q.tokens), causal=True)]
+    if start:
+        pieces.append(Piece(k.part(tape, start), v.part(tape, start)))
+    return [attend(tape, q, pieces, terms)]
+
+
+def windowed_attention(
+    tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, prefix: int
+) -> list[Heads]:
+    """Attention to oneself and the window − 1 tokens before, inside a prefix also those behind; heads lie in one axis."""
+    length = q.tokens
+    if prefix <= 1 or prefix >= length:
+        return _windows(tape, q, k, v, window, terms, both_ways=prefix > 1)
+    firsts = [part.part(tape, prefix) for part in (q, k, v)]
+    inside = _windows(tape, *firsts, window, terms, both_ways=True)
+    start = 0 if terms.sinks else max(0, prefix - window + 1)
+    lasts = [part.part(tape, length - start) for part in (q, k, v)]
+    marks = [len(tape.nodes)]
+    later = _windows(tape, *lasts, window, terms, both_ways=False, marks=marks)
+    skipped = prefix - start
+    unread: list[Node] = []
+    for place, part in enumerate(later):
+        if skipped < part.tokens:
+            inside.append(part.part(tape, part.tokens - skipped))
+        else:
+            # Nothing reads it: its part of the graph goes with it.
+            unread += tape.nodes[marks[place] : marks[place + 1]]
+        skipped = max(0, skipped - part.tokens)
+    if unread:
+        tape.nodes = [node for node in tape.nodes if node not in unread]
+    return inside
+
+
+def _windows(
+    tape: Tape,
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    window: int,
+    terms: Terms,
+    *,
+    both_ways: bool,
+    marks: list[int] | None = None,
+) -> list[Heads]:
+    """One direction or both for a whole sequence: a head, blocks under one band, and a tail.
+
+    `marks` takes in how many nodes there are behind each part.
+    """
+    length, sinks = q.tokens, terms.sinks
+    marks = [] if marks is None else marks
+    ahead = window - 1 if both_ways else 0
+    head = window + sinks - (1 if both_ways else 0)
+    if length <= (window if both_ways else head):
+        parts = full_attention(tape, q, k, v, terms, prefix=length if both_ways else 0)
+        marks.append(len(tape.nodes))
+        return [_selected(tape, part) for part in parts]
+    if length < head + ahead:
+        return [_band_attention(tape, q, k, v, 0, length, window, terms, both_ways=True)]
+    parts = []
+    if both_ways and head:
+        parts.append(_band_attention(tape, q, k, v, 0, head, window, terms, both_ways=True))
+    elif head:
+        first_q, first_k, first_v = (part.part(tape, head) for part in (q, k, v))
+        pieces = [Piece(first_k, first_v, causal=True)]
+        parts.append(_selected(tape, attend(tape, first_q, pieces, terms)))
+    marks.append(len(tape.nodes))
+    block = window_block(window)
+    blocks, rest = divmod(length - head - ahead, block)
+    if blocks:
+        parts.append(_blocks(tape, q, k, v, window, terms, blocks=blocks, block=block, both_ways=both_ways))
+        marks.append(len(tape.nodes))
+    if rest + ahead:
+        low = length - rest - ahead
+        parts.append(_band_attention(tape, q, k, v, low, length, window, terms, both_ways=both_ways))
+        marks.append(len(tape.nodes))
+    return parts
+
+
+def _blocks(
+    tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, blocks: int, block: int, both_ways: bool
+) -> Heads:
+    """Blocks of queries, each over the keys that its first and its last query see."""
+    ahead = window - 1 if both_ways else 0
+    reach = block + window - 1 + ahead
+    own = replace(q.part(tape, blocks * block), batch=blocks, tokens=block)
+    keys = blocks * block + window - 1 + ahead
+    k_blocks, v_blocks = (_unfolded(tape, part.part(tape, keys), blocks, reach) for part in (k, v))
+    pieces = [Piece(k_blocks, v_blocks, _band_mask(tape, block, reach, terms, both_ways=both_ways, from_start=False))]
+    if terms.sinks:
+        queries = tape.new(blocks * block, INDEX)
+        pieces.append(_sink_piece(tape, k, v, blocks, terms))
+    y = attend(tape, own, pieces, terms)
+    return replace(y, batch=1, tokens=blocks * block)
+
+
+def _band_attention(
+    tape: Tape, q: Heads, k: Heads, v: Heads, low: int, high: int, window: int, terms: Terms, *, both_ways: bool
+) -> Heads:
+    """Queries [low, high) over what they see, in one block."""
+    first = max(0, low - window + 1)
+    last = min(high + window - 1, k.tokens) if both_ways else high
+    own_k, own_v = (part.part(tape, last - first) for part in (k, v))
+    mask = _band_mask(tape, high - low, last - first, terms, both_ways=both_ways, from_start=not first)
+    pieces = [Piece(own_k, own_v, mask)]
+    if terms.sinks and first:
+        queries = tape.new(high - low, INDEX)
+        pieces.append(_sink_piece(tape, k, v, 1, terms))
+    return _selected(tape, attend(tape, q.part(tape, high - low), pieces, terms))
+
+
+def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool, from_start: bool) -> Shadow:
+    """`_band_piece`: one mask for all blocks, and what making it takes."""
+    places = tape.new(queries + keys, INDEX)
+    distances = tape.new(queries * keys, INDEX)
+    apart = tape.new(queries * keys, INDEX)
+    seen = tape.new(queries * keys, 1)
+    del apart
+    if not both_ways:
+        tape.new(queries * keys, 1)
+    mask = tape.new(queries * keys, _exact(tape))
+    tape.new(queries * keys, 1)
+    del places, distances, seen
+    return mask
+
+
+def _sink_piece(tape: Tape, k: Heads, v: Heads, blocks: int, terms: Terms) -> Piece:
+    """The sinks, for queries whose windows begin behind them."""
+    own_k, own_v = (
+        replace(part, x=tape.view(part.x, part.x.elements * blocks), batch=blocks)
+        for part in (part.part(tape, terms.sinks) for part in (k, v))
+    )
+    return Piece(own_k, own_v)
+
+
+def _unfolded(tape: Tape, x: Heads, blocks: int, reach: int) -> Heads:
+    """Overlapping runs of so many tokens; their gradients are added up in a new tensor."""
+    elements = x.x.elements // x.tokens * blocks * reach
+    return replace(x, x=tape.view(x.x, elements, fresh=True), batch=blocks, tokens=reach)
+
+
+def _selected(tape: Tape, x: Heads) -> Heads:
+    """The only sequence of a batch; the gradient is written into a new batch."""
+    return replace(x, x=tape.view(x.x, fresh=True))
+
+
+def window_block(window: int) -> int:
+    """Queries that a window takes at once."""
+    # Half a window wastes little on masked keys; under 32 or over 128 queries a kernel call is slow.
+    return min(128, max(32, window // 64 * 32))
+
+
+def _exact(tape: Tape) -> int:
+    """Bytes of what is at least float32."""
+    return max(tape.size, 4)
