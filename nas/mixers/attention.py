@@ -500,42 +500,45 @@ def _windows(
         q, k, v = (_one(part) for part in (q_LNF, k_LNF, v_LNF))
         return [part[0].transpose(0, 1) for part in full_attention(q, k, v, terms, prefix=length if both_ways else 0)]
     if length < head + ahead:
-        return [_band_attention(q_LNF, k_LNF, v_LNF, 0, length, window, terms, both_ways=True)]
+        return [_band_attention(q_LNF, k_LNF, v_LNF, 0, window, terms, both_ways=True)]
+    block = window_block(window)
+    blocks, rest = divmod(length - head - ahead, block)
+    # Split at once, so that gradients are joined and not each made as large as the whole.
+    head_q, block_q, tail_q = q_LNF.split([head, blocks * block, rest + ahead])
     parts = []
     if both_ways and head:
-        parts.append(_band_attention(q_LNF, k_LNF, v_LNF, 0, head, window, terms, both_ways=True))
+        parts.append(_band_attention(head_q, k_LNF, v_LNF, 0, window, terms, both_ways=True))
     elif head:
-        q, k, v = (_one(part[:head]) for part in (q_LNF, k_LNF, v_LNF))
+        q, k, v = (_one(part) for part in (head_q, k_LNF[:head], v_LNF[:head]))
         parts.extend(part[0].transpose(0, 1) for part in full_attention(q, k, v, terms))
-    blocks, rest = divmod(length - head - ahead, window_block(window))
     if blocks:
-        parts.append(_block_attention(q_LNF, k_LNF, v_LNF, head, blocks, window, terms, both_ways=both_ways))
+        parts.append(_block_attention(block_q, k_LNF, v_LNF, head, block, window, terms, both_ways=both_ways))
     if rest + ahead:
-        tail = slice(length - rest - ahead, length)
-        parts.append(_band_attention(q_LNF, k_LNF, v_LNF, tail.start, tail.stop, window, terms, both_ways=both_ways))
+        parts.append(_band_attention(tail_q, k_LNF, v_LNF, length - rest - ahead, window, terms, both_ways=both_ways))
     return parts
 
 
 def _block_attention(
-    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, head: int, blocks: int, window: int, terms: Terms, *, both_ways: bool
+    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, block: int, window: int, terms: Terms, *, both_ways: bool
 ) -> Tensor:
-    """So many blocks of queries, the first from `head` on, under one band, (blocks · C, N, F)."""
-    block = window_block(window)
+    """Queries from `low` on, under one band in blocks of so many, (queries, N, F)."""
+    queries = q_LNF.shape[0]
     ahead = window - 1 if both_ways else 0
-    q_XNCF = q_LNF[head : head + blocks * block].view(blocks, block, *q_LNF.shape[1:]).transpose(1, 2)
-    keys = slice(head - window + 1, head + blocks * block + ahead)
+    q_XNCF = q_LNF.view(-1, block, *q_LNF.shape[1:]).transpose(1, 2)
+    keys = slice(low - window + 1, low + queries + ahead)
     k_XNSF, v_XNSF = (part[keys].unfold(0, block + window - 1 + ahead, block).mT for part in (k_LNF, v_LNF))
     pieces = [_band_piece(k_XNSF, v_XNSF, block, window - 1, window, terms, both_ways=both_ways)]
     if terms.sinks:
-        query_XC = torch.arange(head, head + blocks * block, device=q_LNF.device).view(blocks, block)
+        query_XC = torch.arange(low, low + queries, device=q_LNF.device).view(-1, block)
         pieces.append(_sink_piece(k_LNF, v_LNF, query_XC, terms))
     return attend(q_XNCF, pieces, terms.logits_H).transpose(1, 2).flatten(0, 1)
 
 
 def _band_attention(
-    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, high: int, window: int, terms: Terms, *, both_ways: bool
+    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, window: int, terms: Terms, *, both_ways: bool
 ) -> Tensor:
-    """Queries [low, high) over what they see, in one block, (high − low, N, F)."""
+    """Queries from `low` on over what they see, in one block, (queries, N, F)."""
+    high = low + q_LNF.shape[0]
     first = max(0, low - window + 1)
     last = min(high + window - 1, k_LNF.shape[0]) if both_ways else high
     k_1NSF, v_1NSF = (_one(part[first:last]) for part in (k_LNF, v_LNF))
@@ -545,7 +548,7 @@ def _band_attention(
     if terms.sinks and first:
         query_1C = torch.arange(low, high, device=q_LNF.device)[None]
         pieces.append(_sink_piece(k_LNF, v_LNF, query_1C, terms))
-    return attend(_one(q_LNF[low:high]), pieces, terms.logits_H)[0].transpose(0, 1)
+    return attend(_one(q_LNF), pieces, terms.logits_H)[0].transpose(0, 1)
 
 
 def _band_piece(

@@ -97,9 +97,10 @@ class Node:
             or as a view.
         scratch: bytes that are alive besides while it runs.
         weights: that get a gradient.
+        parts: gradients that came so far, of a node that joins those of parts; None: it adds them up.
     """
 
-    __slots__ = ("edges", "saved", "scratch", "weights")
+    __slots__ = ("edges", "parts", "saved", "scratch", "weights")
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class Node:
         self.edges = edges
         self.scratch = scratch
         self.weights = weights
+        self.parts: list[Storage] | None = None
 
 
 class Weight:
@@ -222,6 +224,15 @@ class Tape:
             node = self._node((), ((node, x.bytes, False),), 0, ())
         return Shadow(elements, x.size, x.storage, node)
 
+    def split(self, x: Shadow, *elements: int) -> list[Shadow]:
+        """Parts of x, as views; their gradients wait for each other and are joined into a new tensor."""
+        nodes: list[Node | None] = [None] * len(elements)
+        if x.node is not None:
+            whole = self._node((), ((x.node, x.bytes, False),), 0, ())
+            whole.parts = []
+            nodes = [self._node((), ((whole, count * x.size, True),), 0, ()) for count in elements]
+        return [Shadow(count, x.size, x.storage, node) for count, node in zip(elements, nodes, strict=True)]
+
     def linear(self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None) -> Shadow:
         """A linear map of the last axis, from so many features to so many."""
         weights = [weight or Weight(inputs * outputs * self.size)] if self.records else []
@@ -305,6 +316,8 @@ class Tape:
             del fresh
         self.scratch(node.scratch)
         node.saved = ()
+        if node.parts:
+            node.parts = []
         own.holders -= 1
         del own
         # A second gradient of shared weights is added to the first, in place.
@@ -314,8 +327,10 @@ class Tape:
         while found:
             to, given, count = found.pop(0)
             before = waiting.get(id(to))
-            if before is None:
+            if before is None or to.parts is not None:
                 waiting[id(to)] = given
+                if to.parts is not None:
+                    to.parts.append(given)
                 continue
             given.holders -= 1
             if before.holders > 1:

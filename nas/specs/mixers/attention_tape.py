@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nas.specs.tape import INDEX, Node, Shadow, Tape, Weight
+from nas.specs.base import Surroundings
+from nas.specs.tape import INDEX, Extent, Node, Shadow, Tape, Weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,12 @@ class Heads:
             return self
         return replace(self, x=tape.view(self.x, self.x.elements // self.tokens * tokens), tokens=tokens)
 
+    def split(self, tape: Tape, *tokens: int) -> list[Heads]:
+        """Consecutive parts of so many tokens, whose gradients are joined."""
+        one = self.x.elements // self.tokens
+        parts = tape.split(self.x, *(one * count for count in tokens))
+        return [replace(self, x=part, tokens=count) for part, count in zip(parts, tokens, strict=True)]
+
 
 @dataclass(frozen=True, eq=False)
 class Terms:
@@ -74,6 +81,26 @@ class Piece:
     v: Heads
     mask: Shadow | None = None
     causal: bool = False
+
+
+def rotation(tape: Tape, x: Shadow, features: int, around: Surroundings, extent: Extent) -> Shadow:
+    """`nas.mixers.positions.rotate`: an output, and tables that are made and let go each time.
+
+    Args:
+        tape: that follows it.
+        x: heads of so many features.
+        features: of a head.
+        around: says how many numbers a position is.
+        extent: tokens.
+    """
+    exact, pairs = _exact(tape), features // 2
+    angles = extent.length * pairs
+    tables = 2 * angles * tape.size
+    # Positions, frequencies, angles, cosines and sines, which half precision copies; then the tables and the output.
+    making = exact * (extent.length * around.rope_dimensions + pairs // around.rope_dimensions + 3 * angles)
+    making += 0 if tape.size == exact else tables
+    tape.scratch(making)
+    return tape.op([x], x.elements, scratch=tables, back=max(making - x.bytes, tables))
 
 
 def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int, mask: Shadow | None = None) -> Shadow:
@@ -245,34 +272,35 @@ def _windows(
         marks.append(len(tape.nodes))
         return [_selected(tape, part) for part in parts]
     if length < head + ahead:
-        return [_band_attention(tape, q, k, v, 0, length, window, terms, both_ways=True)]
-    parts = []
-    if both_ways and head:
-        parts.append(_band_attention(tape, q, k, v, 0, head, window, terms, both_ways=True))
-    elif head:
-        first_q, first_k, first_v = (part.part(tape, head) for part in (q, k, v))
-        pieces = [Piece(first_k, first_v, causal=True)]
-        parts.append(_selected(tape, attend(tape, first_q, pieces, terms)))
-    marks.append(len(tape.nodes))
+        return [_band_attention(tape, q, k, v, 0, window, terms, both_ways=True)]
     block = window_block(window)
     blocks, rest = divmod(length - head - ahead, block)
+    head_q, block_q, tail_q = q.split(tape, head, blocks * block, rest + ahead)
+    parts = []
+    if both_ways and head:
+        parts.append(_band_attention(tape, head_q, k, v, 0, window, terms, both_ways=True))
+    elif head:
+        pieces = [Piece(k.part(tape, head), v.part(tape, head), causal=True)]
+        parts.append(_selected(tape, attend(tape, head_q, pieces, terms)))
+    marks.append(len(tape.nodes))
     if blocks:
-        parts.append(_blocks(tape, q, k, v, window, terms, blocks=blocks, block=block, both_ways=both_ways))
+        parts.append(_blocks(tape, block_q, k, v, window, terms, blocks=blocks, both_ways=both_ways))
         marks.append(len(tape.nodes))
     if rest + ahead:
         low = length - rest - ahead
-        parts.append(_band_attention(tape, q, k, v, low, length, window, terms, both_ways=both_ways))
+        parts.append(_band_attention(tape, tail_q, k, v, low, window, terms, both_ways=both_ways))
         marks.append(len(tape.nodes))
     return parts
 
 
 def _blocks(
-    tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, blocks: int, block: int, both_ways: bool
+    tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, blocks: int, both_ways: bool
 ) -> Heads:
     """Blocks of queries, each over the keys that its first and its last query see."""
+    block = q.tokens // blocks
     ahead = window - 1 if both_ways else 0
     reach = block + window - 1 + ahead
-    own = replace(q.part(tape, blocks * block), batch=blocks, tokens=block)
+    own = replace(q, batch=blocks, tokens=block)
     keys = blocks * block + window - 1 + ahead
     k_blocks, v_blocks = (_unfolded(tape, part.part(tape, keys), blocks, reach) for part in (k, v))
     pieces = [Piece(k_blocks, v_blocks, _band_mask(tape, block, reach, terms, both_ways=both_ways, from_start=False))]
@@ -284,9 +312,10 @@ def _blocks(
 
 
 def _band_attention(
-    tape: Tape, q: Heads, k: Heads, v: Heads, low: int, high: int, window: int, terms: Terms, *, both_ways: bool
+    tape: Tape, q: Heads, k: Heads, v: Heads, low: int, window: int, terms: Terms, *, both_ways: bool
 ) -> Heads:
-    """Queries [low, high) over what they see, in one block."""
+    """Queries from `low` on over what they see, in one block."""
+    high = low + q.tokens
     first = max(0, low - window + 1)
     last = min(high + window - 1, k.tokens) if both_ways else high
     own_k, own_v = (part.part(tape, last - first) for part in (k, v))
@@ -295,7 +324,7 @@ def _band_attention(
     if terms.sinks and first:
         queries = tape.new(high - low, INDEX)
         pieces.append(_sink_piece(tape, k, v, 1, terms))
-    return _selected(tape, attend(tape, q.part(tape, high - low), pieces, terms))
+    return _selected(tape, attend(tape, q, pieces, terms))
 
 
 def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool, from_start: bool) -> Shadow:

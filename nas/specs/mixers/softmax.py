@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.mixers.attention_tape import Heads, Terms, full_attention, windowed_attention
+from nas.specs.mixers.attention_tape import Heads, Terms, full_attention, rotation, windowed_attention
 from nas.specs.tape import Extent, Shadow, Tape, Weight
 
 HEAD_KEYS: Mapping[str, Key] = {
@@ -86,8 +86,8 @@ class SoftmaxSpec(MixerSpec):
             x = tape.copy(x, back=False)
         q, k, v = (tape.linear(x, width, count * head_dim) for count in (heads, kv_heads, kv_heads))
         if around.positions == "rope":
-            turned_q = rotation(tape, q, heads, head_dim, extent)
-            turned_k = rotation(tape, k, kv_heads, head_dim, extent)
+            turned_q = rotation(tape, q, head_dim, around, extent)
+            turned_k = rotation(tape, k, head_dim, around, extent)
             q, k = turned_q, turned_k
             del turned_q, turned_k
         gate = None
@@ -193,26 +193,15 @@ def _window(options: Options) -> tuple[int, int]:
     return int(options["window"]), int(options.get("sinks", 0))
 
 
-def rotation(tape: Tape, x: Shadow, heads: int, head_dim: int, extent: Extent) -> Shadow:
-    """`nas.mixers.positions.rotate`: an output, and tables that are made and let go each time."""
-    angles = extent.length * (head_dim // 2)
-    rows = 2 * heads * angles * tape.size
-    # Angles, cosines and sines in float32, then a row of both for each head; later these and the output.
-    making, turning = 3 * 4 * angles + rows, rows + x.bytes
-    tape.scratch(max(making, turning))
-    return tape.op([x], x.elements, back=max(making - x.bytes, rows))
-
-
 def _finish(
     tape: Tape, parts: Sequence[Heads], gate: Shadow | None, features: int, width: int, *, moved: bool
 ) -> Shadow:
     """The output projection of consecutive parts along time; `moved`: time is before the batch."""
     weight = Weight(features * width * tape.size)
+    gates = None if gate is None else tape.split(gate, *(part.x.elements for part in parts))
     done = []
-    for part in parts:
-        joined = part.x
-        if gate is not None:
-            joined = tape.mul(joined, tape.view(gate, joined.elements, fresh=True))
+    for place, part in enumerate(parts):
+        y = tape.linear(part.x if gates is None else tape.mul(part.x, gates[place]), features, width, weight=weight)
         # The gradient comes with the batch first, and is copied.
-        done.append(tape.view(tape.linear(joined, features, width, weight=weight), fresh=moved))
+        done.append(tape.view(y, fresh=moved))
     return done[0] if len(done) == 1 else tape.cat(done)
