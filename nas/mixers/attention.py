@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from nas.specs.mixers.attention_tape import window_block
+from nas.specs.mixers.attention_tape import ALIBI_BLOCK, window_block
 
 HIDDEN = -1e30
 """Added to the score of a key that is not seen. Finite, so that a piece whose keys are all hidden
@@ -30,7 +30,7 @@ from a query weighs nothing beside the others, instead of spoiling them with a N
 
 # Queries of a block where scores have biases: more make fewer calls, but a block's own biases grow
 # with its square, and learned ones have the scores of a whole block in memory at once.
-_ALIBI_BLOCK, _LEARNED_BLOCK = 1024, 256
+_ALIBI_BLOCK, _LEARNED_BLOCK = ALIBI_BLOCK, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,7 +315,7 @@ def _folded(grad_5: Tensor, heads: int) -> Tensor:
 
 def _scores(q: Tensor, k: Tensor, step: _Plan, bias: Tensor | None, table: Tensor | None) -> Tensor:
     product_5 = _grouped(q, k.shape[1]).matmul(k[:, :, None].mT)
-    scores_BHQS: Tensor = product_5.flatten(1, 2).to(_exact(q)) * q.shape[-1] ** -0.5
+    scores_BHQS: Tensor = product_5.flatten(1, 2).to(_exact(q)).mul_(q.shape[-1] ** -0.5)
     queries, keys = scores_BHQS.shape[-2:]
     diagonals = None if table is None else _diagonals(table, step.offset, queries, keys)
     for added in (bias, diagonals, step.mask):
@@ -382,11 +382,12 @@ def _causally(q_BHQF: Tensor, k_BGSF: Tensor, v_BGSF: Tensor, terms: Terms, *, s
     queries = q_BHQF.shape[2]
     parts = []
     block = terms.block(queries)
+    near_HQS = _near(terms, min(block, queries))
     for low in range(0, queries, block):
         q_block = q_BHQF if block >= queries else q_BHQF[:, :, low : low + block]
         middle = start + low
         end = middle + q_block.shape[2]
-        own = _piece(k_BGSF, v_BGSF, middle, end, middle, end, terms, causal=True)
+        own = _piece(k_BGSF, v_BGSF, middle, end, middle, end, terms, causal=True, near_HQS=near_HQS)
         before = [_piece(k_BGSF, v_BGSF, 0, middle, middle, end, terms)] if middle else []
         parts.append(attend(q_block, [own, *before], terms.logits_H))
     return parts
@@ -400,10 +401,13 @@ def _both_ways(q_BHLF: Tensor, k_BGLF: Tensor, v_BGLF: Tensor, terms: Terms, len
         mask = torch.zeros_like(beyond_BL, dtype=torch.float32).masked_fill_(beyond_BL, HIDDEN)[:, None, None]
     parts = []
     block = terms.block(length)
+    near_HQS = _near(terms, min(block, length))
     for low in range(0, length, block):
         end = min(low + block, length)
         edges = [(low, end), (0, low), (end, length)] if terms.slopes_H is not None else [(0, length)]
-        pieces = [_piece(k_BGLF, v_BGLF, a, b, low, end, terms, mask=mask) for a, b in edges if a < b]
+        pieces = [
+            _piece(k_BGLF, v_BGLF, a, b, low, end, terms, mask=mask, near_HQS=near_HQS) for a, b in edges if a < b
+        ]
         parts.append(attend(q_BHLF[:, :, low:end], pieces, terms.logits_H))
     return parts
 
@@ -419,13 +423,20 @@ def _piece(
     *,
     causal: bool = False,
     mask: Tensor | None = None,
+    near_HQS: Tensor | None = None,
 ) -> Piece:
-    """Keys [first, last) for queries [low, high), which overlap wholly or, for ALiBi, wholly or not at all."""
+    """Keys [first, last) for queries [low, high), which overlap wholly or, for ALiBi, wholly or not at all.
+
+    `near_HQS`: ALiBi of a block to itself, at least as large as this one.
+    """
     keys, values = k_BGSF[:, :, first:last], v_BGSF[:, :, first:last]
     mask = None if mask is None else mask[..., first:last]
     shift_HQ = None
     if terms.slopes_H is not None:
-        alibi, shift_HQ = _alibi(terms, terms.slopes_H, first, last, low, high)
+        if near_HQS is not None and first == low:
+            alibi = near_HQS[:, : high - low, : last - first]
+        else:
+            alibi, shift_HQ = _far(terms, terms.slopes_H, first, last, low, high)
         mask = alibi if mask is None else mask + alibi
     return Piece(
         k_BGSF=keys,
@@ -438,18 +449,25 @@ def _piece(
     )
 
 
-def _alibi(terms: Terms, slopes_H: Tensor, first: int, last: int, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """ALiBi's mask of a piece, and what is the same for all its keys.
+def _near(terms: Terms, tokens: int) -> Tensor | None:
+    """ALiBi of so many consecutive tokens to each other: one mask for all blocks."""
+    if terms.slopes_H is None:
+        return None
+    # In floating point from the start: integers of every pair would take twice as much.
+    place_Q = torch.arange(tokens, dtype=terms.slopes_H.dtype, device=terms.slopes_H.device)
+    return terms.fall((place_Q[:, None] - place_Q).abs_())
 
-    Where all keys lie on one side, slope × distance is a sum of a part of the key and a part of the
-    query, both counted from the border between them, so that near keys lose no precision.
+
+def _far(terms: Terms, slopes_H: Tensor, first: int, last: int, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """ALiBi's mask of keys that lie all on one side, and what is the same for all of them.
+
+    Slope × distance is a sum of a part of the key and a part of the query, both counted from the
+    border between them, so that near keys lose no precision.
     """
     query_Q, key_S = (torch.arange(*ends, device=slopes_H.device) for ends in ((low, high), (first, last)))
     if last <= low:
         return terms.fall(low - key_S), -slopes_H[:, None] * (query_Q - low)
-    if first >= high:
-        return terms.fall(key_S - high), -slopes_H[:, None] * (high - query_Q)
-    return terms.fall((query_Q[:, None] - key_S).abs()), None
+    return terms.fall(key_S - high), -slopes_H[:, None] * (high - query_Q)
 
 
 def windowed_attention(

@@ -12,9 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from nas.specs.base import Surroundings
 from nas.specs.tape import INDEX, Extent, Node, Shadow, Tape, Weight
+
+
+ALIBI_BLOCK: Final = 1024
+"""Queries of a block where scores fall with the distance: more make fewer calls, but a mask grows with the square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +63,18 @@ class Terms:
     """What joins the scores.
 
     Attributes:
+        alibi: query heads of a sequence whose scores fall with the distance; 0: none.
         logits: a learned one for each head, in the denominator.
         sinks: leading tokens that a window sees besides its own.
     """
 
+    alibi: int = 0
     logits: Weight | None = None
     sinks: int = 0
+
+    def block(self, queries: int) -> int:
+        """Queries to take at once."""
+        return ALIBI_BLOCK if self.alibi else queries
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +85,25 @@ class Piece:
         k: keys.
         v: values.
         mask: added to the scores.
+        mask_heads: 1, or the query heads of a sequence, each with a mask of its own.
         causal: whether a query sees only keys up to its own place.
+        shift: added to all scores of a query.
     """
 
     k: Heads
     v: Heads
     mask: Shadow | None = None
+    mask_heads: int = 1
     causal: bool = False
+    shift: Shadow | None = None
+
+    def is_simple(self, heads: int) -> bool:
+        """Whether PyTorch's own attention does all of it."""
+        return self.mask is None or (not self.causal and self.mask_heads in (1, heads))
+
+    def tiled_bytes(self, heads: int) -> int:
+        """Of the mask once for each sequence, where these lie in the axis of the heads."""
+        return 0 if self.mask is None or self.mask_heads in (1, heads) else self.mask.bytes * heads // self.mask_heads
 
 
 def rotation(tape: Tape, x: Shadow, features: int, around: Surroundings, extent: Extent) -> Shadow:
@@ -123,7 +146,7 @@ def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int, mask
 def attend(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Heads:
     """Attention to all keys of all pieces together."""
     first = pieces[0]
-    if len(pieces) == 1 and terms.logits is None and (first.mask is None or not first.causal):
+    if len(pieces) == 1 and terms.logits is None and first.is_simple(q.heads):
         return replace(q, x=fused_attention(tape, q.x, first.k.x, first.v.x, q.rows, first.mask))
     return replace(q, x=_joined(tape, q, pieces, terms))
 
@@ -134,7 +157,7 @@ def _joined(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Shad
     inputs, saves = [q.x], [q.x]
     for piece in pieces:
         inputs += [piece.k.x, piece.v.x]
-        saves += [piece.k.x, piece.v.x] + ([] if piece.mask is None else [piece.mask])
+        saves += [part for part in (piece.k.x, piece.v.x, piece.mask, piece.shift) if part is not None]
     gradients = sum(one.bytes for one in inputs if one.node is not None)
     return tape.op(
         inputs,
@@ -151,9 +174,12 @@ def _join_forward(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -
     """What is made and let go besides the output."""
     exact = _exact(tape)
     outputs, sums = [], []
-    for _ in pieces:
+    for piece in pieces:
         outputs.append(tape.new(q.x.elements))
         sums.append(tape.new(q.rows, exact))
+        tape.scratch(piece.tiled_bytes(q.heads))
+        if piece.shift is not None:
+            sums[-1] = tape.new(q.rows, exact)
     if len(pieces) == 1 and terms.logits is None:
         return
     stacked = tape.new(q.rows * (len(sums) + (terms.logits is not None)), exact)
@@ -181,9 +207,12 @@ def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms)
     rows, exact = q.rows, _exact(tape)
     whole: Shadow | None = None
     others = []
+    own = None
     for piece in pieces:
+        own = None if piece.shift is None else tape.new(rows, exact)
         part = tape.new(q.x.elements)
         others += [tape.new(piece.k.x.elements), tape.new(piece.v.x.elements)]
+        tape.scratch(piece.tiled_bytes(q.heads))
         whole = part if whole is None else tape.new(q.x.elements)
     if terms.logits is not None:
         less = tape.new(rows, exact)
@@ -202,23 +231,87 @@ def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, pr
     if prefix <= 1:
         return _causally(tape, q, k, v, terms, start=0)
     if prefix >= q.tokens:
-        return [attend(tape, q, [Piece(k, v)], terms)]
-    inside = [attend(tape, *_first(tape, q, k, v, prefix), terms)]
+        return _both_ways(tape, q, k, v, terms)
+    inside = _both_ways(tape, *(part.part(tape, prefix) for part in (q, k, v)), terms)
     return inside + _causally(tape, q.part(tape, q.tokens - prefix), k, v, terms, start=prefix)
-
-
-def _first(tape: Tape, q: Heads, k: Heads, v: Heads, tokens: int) -> tuple[Heads, list[Piece]]:
-    """The first tokens, and one piece of their keys."""
-    own = q.part(tape, tokens)
-    return own, [Piece(k.part(tape, tokens), v.part(tape, tokens))]
 
 
 def _causally(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, start: int) -> list[Heads]:
     """Queries at positions start, start + 1, … over the keys up to their own."""
-    pieces = [Piece(k.part(tape, q.tokens), v.part(tape, q.tokens), causal=True)]
-    if start:
-        pieces.append(Piece(k.part(tape, start), v.part(tape, start)))
-    return [attend(tape, q, pieces, terms)]
+    parts = []
+    block = terms.block(q.tokens)
+    near = _near(tape, terms, min(block, q.tokens))
+    for low in range(0, q.tokens, block):
+        own_q = q.part(tape, min(block, q.tokens - low))
+        pieces = [_piece(tape, k, v, own_q.tokens, own_q.tokens, terms, near=near, causal=True)]
+        if start + low:
+            pieces.append(_piece(tape, k, v, start + low, own_q.tokens, terms))
+        parts.append(attend(tape, own_q, pieces, terms))
+        del pieces
+    return parts
+
+
+def _both_ways(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms) -> list[Heads]:
+    """All queries over all keys."""
+    parts = []
+    length = q.tokens
+    block = terms.block(length)
+    near = _near(tape, terms, min(block, length))
+    for low in range(0, length, block):
+        queries = min(block, length - low)
+        pieces = [_piece(tape, k, v, queries if terms.alibi else length, queries, terms, near=near)]
+        if terms.alibi:
+            others = [count for count in (low, length - low - queries) if count]
+            pieces += [_piece(tape, k, v, count, queries, terms) for count in others]
+        parts.append(attend(tape, q.part(tape, queries), pieces, terms))
+        del pieces
+    return parts
+
+
+def _piece(
+    tape: Tape,
+    k: Heads,
+    v: Heads,
+    keys: int,
+    queries: int,
+    terms: Terms,
+    *,
+    near: Shadow | None = None,
+    causal: bool = False,
+) -> Piece:
+    """So many keys for so many queries. `near`: ALiBi of a block to itself, where they are the same tokens."""
+    own_k, own_v = k.part(tape, keys), v.part(tape, keys)
+    if not terms.alibi:
+        return Piece(own_k, own_v, causal=causal)
+    if near is not None:
+        mask = tape.view(near, terms.alibi * queries * keys)
+        return Piece(own_k, own_v, mask, terms.alibi, causal)
+    places = tape.new(queries + keys, INDEX)
+    apart = tape.new(keys, INDEX)
+    mask = _fall(tape, terms, keys)
+    del apart
+    less = tape.new(queries, INDEX)
+    shift = tape.new(terms.alibi * queries, _exact(tape))
+    del places, less
+    return Piece(own_k, own_v, mask, terms.alibi, causal, shift)
+
+
+def _near(tape: Tape, terms: Terms, tokens: int) -> Shadow | None:
+    """ALiBi of so many consecutive tokens to each other: one mask for all blocks."""
+    if not terms.alibi:
+        return None
+    places = tape.new(tokens, _exact(tape))
+    apart = tape.new(tokens * tokens, _exact(tape))
+    mask = _fall(tape, terms, tokens * tokens)
+    del places, apart
+    return mask
+
+
+def _fall(tape: Tape, terms: Terms, distances: int) -> Shadow:
+    """ALiBi at so many distances."""
+    fall = tape.new(terms.alibi * distances, _exact(tape))
+    tape.scratch(terms.alibi * distances)
+    return fall
 
 
 def windowed_attention(
@@ -280,8 +373,8 @@ def _windows(
     if both_ways and head:
         parts.append(_band_attention(tape, head_q, k, v, 0, window, terms, both_ways=True))
     elif head:
-        pieces = [Piece(k.part(tape, head), v.part(tape, head), causal=True)]
-        parts.append(_selected(tape, attend(tape, head_q, pieces, terms)))
+        own_k, own_v = k.part(tape, head), v.part(tape, head)
+        parts += [_selected(tape, part) for part in full_attention(tape, head_q, own_k, own_v, terms, prefix=0)]
     marks.append(len(tape.nodes))
     if blocks:
         parts.append(_blocks(tape, block_q, k, v, window, terms, blocks=blocks, both_ways=both_ways))
@@ -303,10 +396,12 @@ def _blocks(
     own = replace(q, batch=blocks, tokens=block)
     keys = blocks * block + window - 1 + ahead
     k_blocks, v_blocks = (_unfolded(tape, part.part(tape, keys), blocks, reach) for part in (k, v))
-    pieces = [Piece(k_blocks, v_blocks, _band_mask(tape, block, reach, terms, both_ways=both_ways, from_start=False))]
+    mask = _band_mask(tape, block, reach, terms, both_ways=both_ways)
+    pieces = [Piece(k_blocks, v_blocks, mask, terms.alibi or 1)]
+    del mask
     if terms.sinks:
         queries = tape.new(blocks * block, INDEX)
-        pieces.append(_sink_piece(tape, k, v, blocks, terms))
+        pieces.append(_sink_piece(tape, k, v, blocks, block, terms))
     y = attend(tape, own, pieces, terms)
     return replace(y, batch=1, tokens=blocks * block)
 
@@ -319,36 +414,51 @@ def _band_attention(
     first = max(0, low - window + 1)
     last = min(high + window - 1, k.tokens) if both_ways else high
     own_k, own_v = (part.part(tape, last - first) for part in (k, v))
-    mask = _band_mask(tape, high - low, last - first, terms, both_ways=both_ways, from_start=not first)
-    pieces = [Piece(own_k, own_v, mask)]
+    mask = _band_mask(tape, q.tokens, last - first, terms, both_ways=both_ways)
+    pieces = [Piece(own_k, own_v, mask, terms.alibi or 1)]
+    del mask
     if terms.sinks and first:
         queries = tape.new(high - low, INDEX)
-        pieces.append(_sink_piece(tape, k, v, 1, terms))
+        pieces.append(_sink_piece(tape, k, v, 1, q.tokens, terms))
     return _selected(tape, attend(tape, q, pieces, terms))
 
 
-def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool, from_start: bool) -> Shadow:
+def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool) -> Shadow:
     """`_band_piece`: one mask for all blocks, and what making it takes."""
+    pairs = queries * keys
     places = tape.new(queries + keys, INDEX)
-    distances = tape.new(queries * keys, INDEX)
-    apart = tape.new(queries * keys, INDEX)
-    seen = tape.new(queries * keys, 1)
+    distances = tape.new(pairs, INDEX)
+    apart = tape.new(pairs, INDEX)
+    seen = tape.new(pairs, 1)
     del apart
     if not both_ways:
-        tape.new(queries * keys, 1)
-    mask = tape.new(queries * keys, _exact(tape))
-    tape.new(queries * keys, 1)
+        tape.new(pairs, 1)
+    mask = tape.new(pairs, _exact(tape))
+    tape.scratch(pairs)
+    if terms.alibi:
+        apart = tape.new(pairs, INDEX)
+        fall = _fall(tape, terms, pairs)
+        del apart
+        mask = tape.new(terms.alibi * pairs, _exact(tape))
+        del fall
     del places, distances, seen
     return mask
 
 
-def _sink_piece(tape: Tape, k: Heads, v: Heads, blocks: int, terms: Terms) -> Piece:
+def _sink_piece(tape: Tape, k: Heads, v: Heads, blocks: int, block: int, terms: Terms) -> Piece:
     """The sinks, for queries whose windows begin behind them."""
     own_k, own_v = (
         replace(part, x=tape.view(part.x, part.x.elements * blocks), batch=blocks)
         for part in (part.part(tape, terms.sinks) for part in (k, v))
     )
-    return Piece(own_k, own_v)
+    pairs = blocks * block * terms.sinks
+    distances = tape.new(pairs, INDEX)
+    if not terms.alibi:
+        return Piece(own_k, own_v)
+    apart = tape.new(pairs, INDEX)
+    mask = _fall(tape, terms, pairs)
+    del distances, apart
+    return Piece(own_k, own_v, mask, terms.alibi)
 
 
 def _unfolded(tape: Tape, x: Heads, blocks: int, reach: int) -> Heads:

@@ -90,11 +90,15 @@ class SoftmaxSpec(MixerSpec):
             turned_k = rotation(tape, k, head_dim, around, extent)
             q, k = turned_q, turned_k
             del turned_q, turned_k
+        alibi = heads if around.positions == "alibi" else 0
+        if alibi:
+            # How far it reaches is told by the lengths of queries and keys.
+            tape.scratch(q.bytes + heads * extent.tokens * tape.size)
         gate = None
         if options.get("output_gate", False):
             gate = tape.pointwise(tape.linear(x, width, heads * head_dim), of_output=True)
         logits = Weight(heads * tape.size) if options.get("sink_logit", False) else None
-        terms = Terms(logits=logits, sinks=int(options.get("sinks", 0)))
+        terms = Terms(alibi=alibi, logits=logits, sinks=int(options.get("sinks", 0)))
         counts = (heads, kv_heads, kv_heads)
         if time_first and window is not None:
             q_heads, k_heads, v_heads = (
