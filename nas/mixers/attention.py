@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from nas.specs.mixers.attention_tape import ALIBI_BLOCK, window_block
+from nas.specs.mixers.attention_pieces import ALIBI_BLOCK, LEARNED_BLOCK
+from nas.specs.mixers.attention_tape import window_block
 
 HIDDEN = -1e30
 """Added to the score of a key that is not seen. Finite, so that a piece whose keys are all hidden
@@ -30,7 +31,7 @@ from a query weighs nothing beside the others, instead of spoiling them with a N
 
 # Queries of a block where scores have biases: more make fewer calls, but a block's own biases grow
 # with its square, and learned ones have the scores of a whole block in memory at once.
-_ALIBI_BLOCK, _LEARNED_BLOCK = ALIBI_BLOCK, 256
+_ALIBI_BLOCK, _LEARNED_BLOCK = ALIBI_BLOCK, LEARNED_BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)

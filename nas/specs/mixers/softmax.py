@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.mixers.attention_tape import Heads, Terms, full_attention, rotation, windowed_attention
-from nas.specs.tape import Extent, Shadow, Tape, Weight
+from nas.specs.mixers.attention_pieces import Heads, Terms, exact_size, rotation
+from nas.specs.mixers.attention_tape import full_attention, windowed_attention
+from nas.specs.tape import INDEX, Extent, Shadow, Tape, Weight
 
 HEAD_KEYS: Mapping[str, Key] = {
     "heads": Key(type=int, minimum=1, default=4, doc="query heads; they divide the width unless head_dim is given"),
@@ -80,6 +81,7 @@ class SoftmaxSpec(MixerSpec):
         width, batch, length = around.width, extent.batch, extent.length
         window = self._span(options)
         time_first = window is not None and length > window
+        table = self._table(tape, heads, length) if around.positions == "relative" else None
         # Of one sequence time is first already.
         moved = time_first and batch > 1
         if moved:
@@ -98,7 +100,9 @@ class SoftmaxSpec(MixerSpec):
         if options.get("output_gate", False):
             gate = tape.pointwise(tape.linear(x, width, heads * head_dim), of_output=True)
         logits = Weight(heads * tape.size) if options.get("sink_logit", False) else None
-        terms = Terms(alibi=alibi, logits=logits, sinks=int(options.get("sinks", 0)))
+        terms = Terms(
+            alibi=alibi, table=table, table_heads=heads, logits=logits, sinks=int(options.get("sinks", 0))
+        )
         counts = (heads, kv_heads, kv_heads)
         if time_first and window is not None:
             q_heads, k_heads, v_heads = (
@@ -111,6 +115,15 @@ class SoftmaxSpec(MixerSpec):
             )
             parts = full_attention(tape, q_heads, k_heads, v_heads, terms, prefix=extent.prefix)
         return _finish(tape, parts, gate, heads * head_dim, width, moved=moved)
+
+    def _table(self, tape: Tape, heads: int, length: int) -> Shadow:
+        """Biases at all distances, from buckets that the layers of a stack share."""
+        distances = 2 * length - 1
+        # Kept: the place of each distance, and the bucket of each place.
+        more = INDEX * (distances + 2 * _REACH + 1)
+        buckets = tape.weights(_BUCKETS * heads)
+        table = tape.op([], heads * distances, more=more, weights=buckets, size=exact_size(tape))
+        return tape.view(table, fresh=True)
 
     def _span(self, options: Options) -> int | None:
         """Tokens of a window; None: there is none."""
@@ -182,6 +195,10 @@ class SlidingWindow(SoftmaxSpec):
 
 # Keys whose default value (false or 0) stands for the mixer without them.
 _DROPPED = frozenset({"sink_logit", "output_gate", "sinks"})
+
+
+# Of `nas.mixers.positions.RelativeBias`: its buckets, and the distance from which on all share one, twice.
+_BUCKETS, _REACH = 32, 256
 
 
 def _odd_rotary(head_dim: int, around: Surroundings) -> bool:
