@@ -14,7 +14,7 @@ R distances of a table.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,13 +22,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
+from nas.specs.mixers.attention_pieces import ALIBI_BLOCK, LEARNED_BLOCK
+from nas.specs.mixers.attention_tape import window_block
+
 HIDDEN = -1e30
 """Added to the score of a key that is not seen. Finite, so that a piece whose keys are all hidden
 from a query weighs nothing beside the others, instead of spoiling them with a NaN."""
 
 # Queries of a block where scores have biases: more make fewer calls, but a block's own biases grow
 # with its square, and learned ones have the scores of a whole block in memory at once.
-_ALIBI_BLOCK, _LEARNED_BLOCK = 1024, 256
+_ALIBI_BLOCK, _LEARNED_BLOCK = ALIBI_BLOCK, LEARNED_BLOCK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,18 +198,23 @@ class _Attention(torch.autograd.Function):
             sum_BHQ = torch.stack([*sums, *sinks]).logsumexp(0)
             weighted = [y.mul((part - sum_BHQ).exp()[..., None]) for y, part in zip(outputs, sums, strict=True)]
             y_BHQF = sum(weighted[1:], weighted[0]).to(q_BHQF.dtype)
-        ctx.plan = plan
-        ctx.save_for_backward(q_BHQF, logits_H, y_BHQF, sum_BHQ, *tensors)
+        # What is saved is let go once it is read; what a context keeps otherwise stays until the whole graph goes.
+        ctx.plan = tuple(replace(step, mask=None, shift_HQ=None) for step in plan)
+        constants = [part for step in plan for part in (step.mask, step.shift_HQ)]
+        ctx.save_for_backward(q_BHQF, logits_H, y_BHQF, sum_BHQ, *constants, *tensors)
         return y_BHQF
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BHQF: Tensor) -> tuple[Tensor | None, ...]:
-        q_BHQF, logits_H, y_BHQF, sum_BHQ, *tensors = ctx.saved_tensors
+        q_BHQF, logits_H, y_BHQF, sum_BHQ, *saved = ctx.saved_tensors
+        constants, tensors = saved[: 2 * len(ctx.plan)], saved[2 * len(ctx.plan) :]
+        masks, shifts = constants[::2], constants[1::2]
         grad_q: Tensor | None = None
         grads: list[Tensor | None] = []
-        for step, (k, v, bias, table) in zip(ctx.plan, _quads(tensors), strict=True):
+        for bare, mask, shift, (k, v, bias, table) in zip(ctx.plan, masks, shifts, _quads(tensors), strict=True):
             assert k is not None and v is not None
+            step = replace(bare, mask=mask, shift_HQ=shift)
             own_BHQ = sum_BHQ if step.shift_HQ is None else sum_BHQ - _tiled(step.shift_HQ, q_BHQF, 0)
             part_q, *others = _kernel_backward(grad_BHQF, q_BHQF, k, v, y_BHQF, own_BHQ, step, bias, table)
             grad_q = part_q if grad_q is None else grad_q + part_q
@@ -308,7 +316,7 @@ def _folded(grad_5: Tensor, heads: int) -> Tensor:
 
 def _scores(q: Tensor, k: Tensor, step: _Plan, bias: Tensor | None, table: Tensor | None) -> Tensor:
     product_5 = _grouped(q, k.shape[1]).matmul(k[:, :, None].mT)
-    scores_BHQS: Tensor = product_5.flatten(1, 2).to(_exact(q)) * q.shape[-1] ** -0.5
+    scores_BHQS: Tensor = product_5.flatten(1, 2).to(_exact(q)).mul_(q.shape[-1] ** -0.5)
     queries, keys = scores_BHQS.shape[-2:]
     diagonals = None if table is None else _diagonals(table, step.offset, queries, keys)
     for added in (bias, diagonals, step.mask):
@@ -375,11 +383,12 @@ def _causally(q_BHQF: Tensor, k_BGSF: Tensor, v_BGSF: Tensor, terms: Terms, *, s
     queries = q_BHQF.shape[2]
     parts = []
     block = terms.block(queries)
+    near_HQS = _near(terms, min(block, queries))
     for low in range(0, queries, block):
         q_block = q_BHQF if block >= queries else q_BHQF[:, :, low : low + block]
         middle = start + low
         end = middle + q_block.shape[2]
-        own = _piece(k_BGSF, v_BGSF, middle, end, middle, end, terms, causal=True)
+        own = _piece(k_BGSF, v_BGSF, middle, end, middle, end, terms, causal=True, near_HQS=near_HQS)
         before = [_piece(k_BGSF, v_BGSF, 0, middle, middle, end, terms)] if middle else []
         parts.append(attend(q_block, [own, *before], terms.logits_H))
     return parts
@@ -393,10 +402,13 @@ def _both_ways(q_BHLF: Tensor, k_BGLF: Tensor, v_BGLF: Tensor, terms: Terms, len
         mask = torch.zeros_like(beyond_BL, dtype=torch.float32).masked_fill_(beyond_BL, HIDDEN)[:, None, None]
     parts = []
     block = terms.block(length)
+    near_HQS = _near(terms, min(block, length))
     for low in range(0, length, block):
         end = min(low + block, length)
         edges = [(low, end), (0, low), (end, length)] if terms.slopes_H is not None else [(0, length)]
-        pieces = [_piece(k_BGLF, v_BGLF, a, b, low, end, terms, mask=mask) for a, b in edges if a < b]
+        pieces = [
+            _piece(k_BGLF, v_BGLF, a, b, low, end, terms, mask=mask, near_HQS=near_HQS) for a, b in edges if a < b
+        ]
         parts.append(attend(q_BHLF[:, :, low:end], pieces, terms.logits_H))
     return parts
 
@@ -412,13 +424,20 @@ def _piece(
     *,
     causal: bool = False,
     mask: Tensor | None = None,
+    near_HQS: Tensor | None = None,
 ) -> Piece:
-    """Keys [first, last) for queries [low, high), which overlap wholly or, for ALiBi, wholly or not at all."""
+    """Keys [first, last) for queries [low, high), which overlap wholly or, for ALiBi, wholly or not at all.
+
+    `near_HQS`: ALiBi of a block to itself, at least as large as this one.
+    """
     keys, values = k_BGSF[:, :, first:last], v_BGSF[:, :, first:last]
     mask = None if mask is None else mask[..., first:last]
     shift_HQ = None
     if terms.slopes_H is not None:
-        alibi, shift_HQ = _alibi(terms, terms.slopes_H, first, last, low, high)
+        if near_HQS is not None and first == low:
+            alibi = near_HQS[:, : high - low, : last - first]
+        else:
+            alibi, shift_HQ = _far(terms, terms.slopes_H, first, last, low, high)
         mask = alibi if mask is None else mask + alibi
     return Piece(
         k_BGSF=keys,
@@ -431,18 +450,25 @@ def _piece(
     )
 
 
-def _alibi(terms: Terms, slopes_H: Tensor, first: int, last: int, low: int, high: int) -> tuple[Tensor, Tensor | None]:
-    """ALiBi's mask of a piece, and what is the same for all its keys.
+def _near(terms: Terms, tokens: int) -> Tensor | None:
+    """ALiBi of so many consecutive tokens to each other: one mask for all blocks."""
+    if terms.slopes_H is None:
+        return None
+    # In floating point from the start: integers of every pair would take twice as much.
+    place_Q = torch.arange(tokens, dtype=terms.slopes_H.dtype, device=terms.slopes_H.device)
+    return terms.fall((place_Q[:, None] - place_Q).abs_())
 
-    Where all keys lie on one side, slope × distance is a sum of a part of the key and a part of the
-    query, both counted from the border between them, so that near keys lose no precision.
+
+def _far(terms: Terms, slopes_H: Tensor, first: int, last: int, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """ALiBi's mask of keys that lie all on one side, and what is the same for all of them.
+
+    Slope × distance is a sum of a part of the key and a part of the query, both counted from the
+    border between them, so that near keys lose no precision.
     """
     query_Q, key_S = (torch.arange(*ends, device=slopes_H.device) for ends in ((low, high), (first, last)))
     if last <= low:
         return terms.fall(low - key_S), -slopes_H[:, None] * (query_Q - low)
-    if first >= high:
-        return terms.fall(key_S - high), -slopes_H[:, None] * (high - query_Q)
-    return terms.fall((query_Q[:, None] - key_S).abs()), None
+    return terms.fall(key_S - high), -slopes_H[:, None] * (high - query_Q)
 
 
 def windowed_attention(
@@ -493,34 +519,45 @@ def _windows(
         q, k, v = (_one(part) for part in (q_LNF, k_LNF, v_LNF))
         return [part[0].transpose(0, 1) for part in full_attention(q, k, v, terms, prefix=length if both_ways else 0)]
     if length < head + ahead:
-        return [_band_attention(q_LNF, k_LNF, v_LNF, 0, length, window, terms, both_ways=True)]
+        return [_band_attention(q_LNF, k_LNF, v_LNF, 0, window, terms, both_ways=True)]
+    block = window_block(window)
+    blocks, rest = divmod(length - head - ahead, block)
+    # Split at once, so that gradients are joined and not each made as large as the whole.
+    head_q, block_q, tail_q = q_LNF.split([head, blocks * block, rest + ahead])
     parts = []
     if both_ways and head:
-        parts.append(_band_attention(q_LNF, k_LNF, v_LNF, 0, head, window, terms, both_ways=True))
+        parts.append(_band_attention(head_q, k_LNF, v_LNF, 0, window, terms, both_ways=True))
     elif head:
-        q, k, v = (_one(part[:head]) for part in (q_LNF, k_LNF, v_LNF))
+        q, k, v = (_one(part) for part in (head_q, k_LNF[:head], v_LNF[:head]))
         parts.extend(part[0].transpose(0, 1) for part in full_attention(q, k, v, terms))
-    block = _block(window)
-    blocks, rest = divmod(length - head - ahead, block)
     if blocks:
-        q_XNCF = q_LNF[head : head + blocks * block].view(blocks, block, *q_LNF.shape[1:]).transpose(1, 2)
-        keys = slice(head - window + 1, head + blocks * block + ahead)
-        k_XNSF, v_XNSF = (part[keys].unfold(0, block + window - 1 + ahead, block).mT for part in (k_LNF, v_LNF))
-        pieces = [_band_piece(k_XNSF, v_XNSF, block, window - 1, window, terms, both_ways=both_ways)]
-        if sinks:
-            query_XC = torch.arange(head, head + blocks * block, device=q_LNF.device).view(blocks, block)
-            pieces.append(_sink_piece(k_LNF, v_LNF, query_XC, terms))
-        parts.append(attend(q_XNCF, pieces, terms.logits_H).transpose(1, 2).flatten(0, 1))
+        parts.append(_block_attention(block_q, k_LNF, v_LNF, head, block, window, terms, both_ways=both_ways))
     if rest + ahead:
-        tail = slice(length - rest - ahead, length)
-        parts.append(_band_attention(q_LNF, k_LNF, v_LNF, tail.start, tail.stop, window, terms, both_ways=both_ways))
+        parts.append(_band_attention(tail_q, k_LNF, v_LNF, length - rest - ahead, window, terms, both_ways=both_ways))
     return parts
 
 
-def _band_attention(
-    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, high: int, window: int, terms: Terms, *, both_ways: bool
+def _block_attention(
+    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, block: int, window: int, terms: Terms, *, both_ways: bool
 ) -> Tensor:
-    """Queries [low, high) over what they see, in one block, (high − low, N, F)."""
+    """Queries from `low` on, under one band in blocks of so many, (queries, N, F)."""
+    queries = q_LNF.shape[0]
+    ahead = window - 1 if both_ways else 0
+    q_XNCF = q_LNF.view(-1, block, *q_LNF.shape[1:]).transpose(1, 2)
+    keys = slice(low - window + 1, low + queries + ahead)
+    k_XNSF, v_XNSF = (part[keys].unfold(0, block + window - 1 + ahead, block).mT for part in (k_LNF, v_LNF))
+    pieces = [_band_piece(k_XNSF, v_XNSF, block, window - 1, window, terms, both_ways=both_ways)]
+    if terms.sinks:
+        query_XC = torch.arange(low, low + queries, device=q_LNF.device).view(-1, block)
+        pieces.append(_sink_piece(k_LNF, v_LNF, query_XC, terms))
+    return attend(q_XNCF, pieces, terms.logits_H).transpose(1, 2).flatten(0, 1)
+
+
+def _band_attention(
+    q_LNF: Tensor, k_LNF: Tensor, v_LNF: Tensor, low: int, window: int, terms: Terms, *, both_ways: bool
+) -> Tensor:
+    """Queries from `low` on over what they see, in one block, (queries, N, F)."""
+    high = low + q_LNF.shape[0]
     first = max(0, low - window + 1)
     last = min(high + window - 1, k_LNF.shape[0]) if both_ways else high
     k_1NSF, v_1NSF = (_one(part[first:last]) for part in (k_LNF, v_LNF))
@@ -530,7 +567,7 @@ def _band_attention(
     if terms.sinks and first:
         query_1C = torch.arange(low, high, device=q_LNF.device)[None]
         pieces.append(_sink_piece(k_LNF, v_LNF, query_1C, terms))
-    return attend(_one(q_LNF[low:high]), pieces, terms.logits_H)[0].transpose(0, 1)
+    return attend(_one(q_LNF), pieces, terms.logits_H)[0].transpose(0, 1)
 
 
 def _band_piece(
@@ -574,11 +611,6 @@ def _sink_piece(k_LNF: Tensor, v_LNF: Tensor, query_XC: Tensor, terms: Terms) ->
 def _one(x_LNF: Tensor) -> Tensor:
     """Time first to (1, N, L, F)."""
     return x_LNF.transpose(0, 1)[None]
-
-
-def _block(window: int) -> int:
-    # Half a window wastes little on masked keys; under 32 or over 128 queries a kernel call is slow.
-    return min(128, max(32, window // 64 * 32))
 
 
 def _exact(x: Tensor) -> torch.dtype:

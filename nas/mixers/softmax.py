@@ -228,13 +228,12 @@ class SoftmaxAttention(Mixer[KeyValueCache]):
 
     def _finish(self, parts: list[Tensor], gate: Tensor | None, axis: int) -> Tensor:
         """The output projection of consecutive parts along time, with heads still split."""
-        start, done = 0, []
-        for part in parts:
+        # Split at once, so that gradients are joined and not each made as large as the whole.
+        gates = [None] * len(parts) if gate is None else gate.split([part.shape[axis] for part in parts], axis)
+        done = []
+        for part, own_gate in zip(parts, gates, strict=True):
             joined = part.flatten(-2)
-            if gate is not None:
-                joined = joined * gate.narrow(axis, start, part.shape[axis])
-            start += part.shape[axis]
-            done.append(self.o_proj(joined))
+            done.append(self.o_proj(joined if own_gate is None else joined * own_gate))
         # Joining after the output projection spares a second copy of the heads for backward.
         return done[0] if len(done) == 1 else torch.cat(done, axis)
 

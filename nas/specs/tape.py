@@ -238,11 +238,14 @@ class Tape:
             edges = tuple((one.node, one.bytes, False) for one in inputs if one.node is not None)
             out.node = self._node(tuple(one.storage for one in saves), edges, back, tuple(weights))
 
-    def view(self, x: Shadow, elements: int | None = None) -> Shadow:
-        """The same storage seen otherwise, all of it or a part; the gradient of a part is a new tensor of the whole."""
+    def view(self, x: Shadow, elements: int | None = None, *, fresh: bool = False) -> Shadow:
+        """The same storage seen otherwise, all of it or a part; the gradient of a part is a new tensor of the whole.
+
+        `fresh`: the gradient of all of it is a new tensor too.
+        """
         elements = x.elements if elements is None else elements
         node = x.node
-        if node is not None and elements != x.elements:
+        if node is not None and (fresh or elements != x.elements):
             node = self._node((), ((node, x.bytes, False),), 0, ())
         return Shadow(elements, x.size, x.storage, node)
 
@@ -328,19 +331,24 @@ class Tape:
 
     def _run(self, node: Node, own: Storage, waiting: dict[int, Storage]) -> None:
         found = [(to, own if passed else Storage(self, count), count) for to, count, passed in node.edges]
+        again = []
         for weight in node.weights:
-            # A second gradient of shared weights is added to the first.
             fresh = Storage(self, weight.bytes)
             if weight.gradient is None:
                 weight.gradient = fresh
                 self.weights_done.append(fresh)
                 self.weight_bytes += weight.bytes
+            else:
+                again.append(fresh)
+            del fresh
         self.scratch(node.scratch)
         node.saved = ()
         if node.parts:
             node.parts = []
         own.holders -= 1
         del own
+        # A second gradient of shared weights is added to the first, in place.
+        again.clear()
         for _, given, _ in found:
             given.holders += 1
         while found:

@@ -12,10 +12,12 @@ head's d_h, so that the cache is that of grouped attention with 2.25 key/value h
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
+from nas.specs.mixers.attention_pieces import Heads, fused_attention, rotation
+from nas.specs.tape import Extent, Shadow, Tape
 
 _SERVED = ("rope", "learned", "none")
 
@@ -116,19 +118,36 @@ class LatentAttention(MixerSpec):
         compared = 2.0 * sizes.heads * (2 * sizes.latent + sizes.turned) * context
         return 2.0 * self._projected(options, around) + compared
 
-    def saved_elements(self, options: Options, around: Surroundings, length: int) -> float:
-        sizes = _sizes(options)
+    def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        # Filling the cache afterwards takes less than what is let go before.
+        sizes, tokens = _sizes(options), extent.tokens
+        heads = tokens * sizes.heads
+        q_plain, q_turned = tape.split(
+            tape.linear(x, around.width, sizes.heads * sizes.key), heads * sizes.plain, heads * sizes.turned
+        )
+        compressed, shared = tape.split(
+            tape.linear(x, around.width, sizes.latent + sizes.turned), tokens * sizes.latent, tokens * sizes.turned
+        )
+        if sizes.turned:
+            q_turned = rotation(tape, q_turned, sizes.turned, around, extent)
+            # One head of one is taken out.
+            shared = tape.view(rotation(tape, shared, sizes.turned, around, extent), fresh=True)
+        latent = tape.rms_norm(compressed, sizes.latent)
+        del compressed
+        expanded = tape.linear(latent, sizes.latent, sizes.heads * (sizes.plain + sizes.value))
+        k_plain, values = tape.split(expanded, heads * sizes.plain, heads * sizes.value)
+        k_turned = tape.view(shared, heads * sizes.turned)
         size = max(sizes.key, sizes.value)
-        # The fused kernel takes queries, keys and values of one size and keeps them, its output
-        # and one log-sum-exp a head. Values that are of this size stay a part of the expansion.
-        values = size if sizes.value < size else sizes.plain + sizes.value
-        attention = sizes.heads * (3 * size + values + 1)
-        # Autograd keeps a norm's input (with the shared key beside it), what it is divided to, its
-        # outcome and one root a token.
-        norm = 3 * sizes.latent + sizes.turned + 1
-        # What is cut back to a value's size enters the output projection as a copy.
-        cut = sizes.heads * sizes.value if sizes.value < size and sizes.heads > 1 else 0
-        return around.width + norm + attention + cut
+        q, k, v = (
+            Heads(_joined(tape, parts, heads * size), extent.batch, sizes.heads, extent.length, size)
+            for parts in ((q_plain, q_turned), (k_plain, k_turned), (values,))
+        )
+        y = _attend(tape, q, k, v, extent.prefix)
+        cut = tape.view(y, heads * sizes.value)
+        # Heads that are cut, or lie behind each other, are copied side by side.
+        scattered = sizes.heads > 1 and (sizes.value < size or 1 < extent.prefix < extent.length)
+        side_by_side = tape.copy(cut, back=False) if scattered else cut
+        return tape.linear(side_by_side, sizes.heads * sizes.value, around.width)
 
     def _projected(self, options: Options, around: Surroundings) -> int:
         """Weights of the linear maps."""
@@ -140,6 +159,22 @@ class LatentAttention(MixerSpec):
 def _turn(around: Surroundings) -> int:
     """Features that turn as one."""
     return 2 * around.rope_dimensions
+
+
+def _attend(tape: Tape, q: Heads, k: Heads, v: Heads, prefix: int) -> Shadow:
+    """`nas.mixers.latent.attend`: what looks ahead is attended to once more, and takes the place of what does not."""
+    causal = fused_attention(tape, q.x, k.x, v.x, q.rows)
+    if prefix <= 1 or prefix >= q.tokens:
+        return causal
+    first_q, first_k, first_v = (part.part(tape, prefix) for part in (q, k, v))
+    inside = fused_attention(tape, first_q.x, first_k.x, first_v.x, first_q.rows)
+    return tape.cat([inside, replace(q, x=causal).part(tape, q.tokens - prefix).x])
+
+
+def _joined(tape: Tape, parts: tuple[Shadow, ...], elements: int) -> Shadow:
+    """Features one behind the other, and zeros up to so many elements."""
+    joined = tape.cat(parts) if len(parts) > 1 else parts[0]
+    return tape.op([joined], elements) if joined.elements < elements else joined
 
 
 def _sizes(options: Options) -> _Sizes:

@@ -13,11 +13,13 @@ the sequence, its sinks, are always seen.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.tape import Extent, Shadow, Tape
+from nas.specs.mixers.attention_pieces import Heads, Terms, exact_size, rotation
+from nas.specs.mixers.attention_tape import full_attention, windowed_attention
+from nas.specs.tape import INDEX, Extent, Shadow, Tape, Weight
 
 HEAD_KEYS: Mapping[str, Key] = {
     "heads": Key(type=int, minimum=1, default=4, doc="query heads; they divide the width unless head_dim is given"),
@@ -86,21 +88,56 @@ class SoftmaxSpec(MixerSpec):
         return sum(kept.elements for kept in self.cached_vectors(options, around, context))
 
     def sketch(self, tape: Tape, x: Shadow, options: Options, around: Surroundings, extent: Extent) -> Shadow:
+        # Filling the cache afterwards takes less than what is let go before.
         heads, kv_heads, head_dim = _heads(options)
-        q, k, v = (tape.linear(x, around.width, count * head_dim) for count in (heads, kv_heads, kv_heads))
+        width, batch, length = around.width, extent.batch, extent.length
+        window = self._span(options)
+        time_first = window is not None and length > window
+        table = self._table(tape, heads, length) if around.positions == "relative" else None
+        # Of one sequence time is first already.
+        moved = time_first and batch > 1
+        if moved:
+            x = tape.copy(x, back=False)
+        q, k, v = (tape.linear(x, width, count * head_dim) for count in (heads, kv_heads, kv_heads))
         if around.positions == "rope":
-            turned_q = rotation(tape, q, heads, head_dim, extent)
-            turned_k = rotation(tape, k, kv_heads, head_dim, extent)
+            turned_q = rotation(tape, q, head_dim, around, extent)
+            turned_k = rotation(tape, k, head_dim, around, extent)
             q, k = turned_q, turned_k
             del turned_q, turned_k
+        alibi = heads if around.positions == "alibi" else 0
+        if alibi:
+            # How far it reaches is told by the lengths of queries and keys.
+            tape.scratch(q.bytes + heads * extent.tokens * tape.size)
         gate = None
         if options.get("output_gate", False):
-            gate = tape.pointwise(tape.linear(x, around.width, heads * head_dim), of_output=True)
-        y = fused_attention(tape, q, k, v, heads * extent.tokens)
-        del q
-        if gate is not None:
-            y = tape.mul(y, gate)
-        return tape.linear(y, heads * head_dim, around.width)
+            gate = tape.pointwise(tape.linear(x, width, heads * head_dim), of_output=True)
+        logits = Weight(heads * tape.size) if options.get("sink_logit", False) else None
+        terms = Terms(alibi=alibi, table=table, table_heads=heads, logits=logits, sinks=int(options.get("sinks", 0)))
+        counts = (heads, kv_heads, kv_heads)
+        if time_first and window is not None:
+            q_heads, k_heads, v_heads = (
+                Heads(part, 1, batch * count, length, head_dim) for part, count in zip((q, k, v), counts, strict=True)
+            )
+            parts = windowed_attention(tape, q_heads, k_heads, v_heads, window, terms, prefix=extent.prefix)
+        else:
+            q_heads, k_heads, v_heads = (
+                Heads(part, batch, count, length, head_dim) for part, count in zip((q, k, v), counts, strict=True)
+            )
+            parts = full_attention(tape, q_heads, k_heads, v_heads, terms, prefix=extent.prefix)
+        return _finish(tape, parts, gate, heads * head_dim, width, moved=moved)
+
+    def _table(self, tape: Tape, heads: int, length: int) -> Shadow:
+        """Biases at all distances, from buckets that the layers of a stack share."""
+        distances = 2 * length - 1
+        # Kept: the place of each distance, and the bucket of each place.
+        more = INDEX * (distances + 2 * _REACH + 1)
+        buckets = tape.weights(_BUCKETS * heads)
+        table = tape.op([], heads * distances, more=more, weights=buckets, size=exact_size(tape))
+        return tape.view(table, fresh=True)
+
+    def _span(self, options: Options) -> int | None:
+        """Tokens of a window; None: there is none."""
+        return None
 
     def _flops(self, options: Options, around: Surroundings, keys_per_query: float) -> float:
         heads, _, head_dim = _heads(options)
@@ -160,9 +197,16 @@ class SlidingWindow(SoftmaxSpec):
     def decode_flops(self, options: Options, around: Surroundings, context: int) -> float:
         return self._flops(options, around, min(context, sum(_window(options))))
 
+    def _span(self, options: Options) -> int | None:
+        return _window(options)[0]
+
 
 # Keys whose default value (false or 0) stands for the mixer without them.
 _DROPPED = frozenset({"sink_logit", "output_gate", "sinks"})
+
+
+# Of `nas.mixers.positions.RelativeBias`: its buckets, and the distance from which on all share one, twice.
+_BUCKETS, _REACH = 32, 256
 
 
 def _odd_rotary(head_dim: int, around: Surroundings) -> bool:
@@ -178,24 +222,15 @@ def _window(options: Options) -> tuple[int, int]:
     return int(options["window"]), int(options.get("sinks", 0))
 
 
-def rotation(tape: Tape, x: Shadow, heads: int, head_dim: int, extent: Extent) -> Shadow:
-    """`nas.mixers.positions.rotate`: an output, and tables that are made and let go each time."""
-    angles = extent.length * (head_dim // 2)
-    rows = 2 * heads * angles * tape.size
-    # Angles, cosines and sines in float32, then a row of both for each head; later these and the output.
-    making, turning = 3 * 4 * angles + rows, rows + x.bytes
-    tape.scratch(max(making, turning))
-    return tape.op([x], x.elements, back=max(making - x.bytes, rows))
-
-
-def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int) -> Shadow:
-    """PyTorch's fused kernel, which keeps its inputs, its output and one float32 for each query and head.
-
-    Args:
-        tape: that follows it.
-        q: queries.
-        k: keys.
-        v: values.
-        rows: queries, counted for each head.
-    """
-    return tape.op([q, k, v], q.elements, saves=[q, k, v], keeps=True, more=4 * rows)
+def _finish(
+    tape: Tape, parts: Sequence[Heads], gate: Shadow | None, features: int, width: int, *, moved: bool
+) -> Shadow:
+    """The output projection of consecutive parts along time; `moved`: time is before the batch."""
+    weight = Weight(features * width * tape.size)
+    gates = None if gate is None else tape.split(gate, *(part.x.elements for part in parts))
+    done = []
+    for place, part in enumerate(parts):
+        y = tape.linear(part.x if gates is None else tape.mul(part.x, gates[place]), features, width, weight=weight)
+        # The gradient comes with the batch first, and is copied.
+        done.append(tape.view(y, fresh=moved))
+    return done[0] if len(done) == 1 else tape.cat(done)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from nas.specs.base import Surroundings
 from nas.specs.mixers.convolution import short_convolution
-from nas.specs.mixers.softmax import rotation
+from nas.specs.mixers.attention_pieces import rotation
 from nas.specs.sketches.chunks import Sizes
 from nas.specs.sketches.gating import gated_norm
 from nas.specs.tape import INDEX, Extent, Shadow, Tape
@@ -28,7 +28,7 @@ def turned(tape: Tape, x: Shadow, sizes: Sizes, around: Surroundings, extent: Ex
     """Queries, keys and values of a retention: turned where positions are rotary, queries scaled."""
     q, k = (tape.linear(x, around.width, sizes.keys) for _ in range(2))
     if around.positions == "rope":
-        both = [rotation(tape, part, sizes.heads, sizes.key_dim, extent) for part in (q, k)]
+        both = [rotation(tape, part, sizes.key_dim, around, extent) for part in (q, k)]
         q, k = both
         del both
     scaled = tape.op([q], q.elements)
