@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SPACES = ("decoder", "hybrid_decoder", "encoder", "prefix_lm", "encoder_decoder", "recurrent")
 CONTEXTS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 ATTENTION = frozenset({"full", "sliding_window", "latent", "none"})
-# A network that runs token by token is traced in as many operations as there are tokens.
-TOKEN_BY_TOKEN = frozenset({"lstm", "gru", "rnn"})
 
 
 @dataclass(frozen=True, kw_only=True)
