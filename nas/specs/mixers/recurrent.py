@@ -79,7 +79,9 @@ class RecurrentSpec(MixerSpec):
         y, backwards = causal, None
         if directions == 2:
             backwards = _backwards(tape, x, replace(network, length=extent.prefix), extent)
-            y, is_turned = tape.cat([causal, backwards]), False
+            parts = [causal, backwards]
+            y, is_turned = tape.op(parts, 2 * causal.elements, passes=True, size=size), False
+            del parts
         cast = y if size == tape.size else tape.new(y.elements)
         # The projection copies what lies in another order.
         out = tape.linear(tape.copy(cast, back=False) if is_turned else cast, directions * hidden, around.width)

@@ -74,18 +74,18 @@ def with_later_tokens(tape: Tape, y: Shadow, parts: list[Shadow], scan: Scan, si
     if extent.has_own_prefixes:
         outside = within(tape, extent)
         inside = [_masked(tape, parts[0], outside), *parts[1:]]
-        backwards = scan([tape.copy(part) for part in inside], sizes)
-        later = tape.copy(backwards)
+        backwards = scan([_flipped(tape, part) for part in inside], sizes)
+        later = _flipped(tape, backwards)
         del backwards
         y = tape.add(y, _masked(tape, later, outside))
         del inside
         return y
     if extent.prefix <= 1:
         return y
-    flipped = [tape.copy(tape.view(part, share(part, extent))) for part in parts]
+    flipped = [_flipped(tape, tape.view(part, share(part, extent))) for part in parts]
     backwards = scan(flipped, replace(sizes, length=extent.prefix))
     del flipped
-    later = tape.copy(backwards)
+    later = _flipped(tape, backwards)
     del backwards
     if extent.prefix == extent.length:
         return tape.add(y, later)
@@ -101,6 +101,10 @@ def within(tape: Tape, extent: Extent) -> Shadow:
 def chosen(tape: Tape, x: Shadow, y: Shadow, mask: Shadow) -> Shadow:
     """`torch.where`."""
     return tape.op([x, y], x.elements, saves=[mask])
+
+
+def _flipped(tape: Tape, x: Shadow) -> Shadow:
+    return tape.op([x], x.elements, size=x.size)
 
 
 def _masked(tape: Tape, x: Shadow, mask: Shadow) -> Shadow:

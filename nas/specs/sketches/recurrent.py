@@ -73,9 +73,11 @@ def scan(tape: Tape, x: Shadow, network: Network) -> tuple[Shadow, Shadow | None
         whole = tape.new(stored.elements, network.size)
         del stored
     zero = tape.new(network.state, network.size)
-    cast = tape.new(network.inputs, network.size) if whole is not None else None
+    if whole is not None:
+        # What was given is let go, unless somebody else holds it.
+        x = tape.new(network.inputs, network.size)
     y, kept, turns = _run(tape, x, zero, network)
-    del cast, whole
+    del whole
     return y, kept, turns
 
 

@@ -58,8 +58,11 @@ def test_an_lstm_of_any_family_is_followed(family: str, records: bool) -> None:
 
 
 @has_kernel
-def test_a_prefill_of_an_lstm_in_bfloat16_is_followed() -> None:
-    sketched, real = both({"mixer": "lstm"}, length=100, batch=2, records=False, dtype=torch.bfloat16, is_real=True)
+@pytest.mark.parametrize("family", ["decoder", "encoder", "prefix_lm"])
+@pytest.mark.parametrize("mixer", ["lstm", "gru", "rnn"])
+def test_inference_in_bfloat16_is_followed(mixer: str, family: str) -> None:
+    around = {"family": family, "records": False, "dtype": torch.bfloat16, "is_real": True}
+    sketched, real = both({"mixer": mixer}, length=100, batch=2, **around)
     assert sketched.error(real) <= TOLERANCE, (sketched, real)
 
 
