@@ -21,7 +21,7 @@ from nas.objectives import Objective, named_objective
 from nas.records import Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.check import check_count, check_known
-from nas.space.constraints import Constraint, Count, Figure
+from nas.space.constraints import Constraint, Count, Figure, parse_limit
 from nas.space.load import find_file, space_from_mapping
 from nas.space.schema import Words, validate
 from nas.space.space import Space
@@ -31,7 +31,6 @@ from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
-from nas.units import parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
 CHANGEABLE = ("trials",)
@@ -409,10 +408,8 @@ def _objectives(
 def _limit(words: ObjectiveWords) -> float | None:
     if words.limit is None:
         return None
-    plain = words.name.partition("@")[0]
-    parse = parse_bytes if Figure(plain).takes_bytes else parse_number
     try:
-        return parse(words.limit)
+        return parse_limit(Figure(words.name.partition("@")[0]), words.limit)
     except InputError as error:
         raise StudyError(f"limit of '{words.name}': {error}") from None
 

@@ -20,7 +20,7 @@ from nas.files import Files
 from nas.objectives import Objective
 from nas.space.space import Space
 from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
-from nas.units import parse_bytes
+from nas.units import parse_bytes, parse_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -385,7 +385,8 @@ def parse_limits(texts: Sequence[str]) -> dict[str, float]:
         if not equals or not name:
             raise StudyError(f"'{text}' is no limit: write objective=value, such as serve_bytes=8MiB")
         try:
-            found[name.strip()] = parse_bytes(value)
+            is_size = name.partition("@")[0].strip().endswith("_bytes")
+            found[name.strip()] = parse_size(value) if is_size else parse_bytes(value)
         except InputError as error:
             raise StudyError(f"limit '{text}': {error}") from None
     return found
