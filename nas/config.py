@@ -22,6 +22,7 @@ from nas.records import Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.check import check_count, check_known
 from nas.space.constraints import Constraint, Count, Figure, parse_limit
+from nas.space.device import DEFAULT_RESERVE, DeviceMemory
 from nas.space.load import find_file, space_from_mapping
 from nas.space.schema import Words, validate
 from nas.space.space import Space
@@ -33,7 +34,8 @@ from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
 
 # What may differ when a study goes on; anything else makes another study.
-CHANGEABLE = ("trials",)
+DEVICE_KEYS = ("device_memory", "device_reserve")
+CHANGEABLE = ("trials", *DEVICE_KEYS)
 
 # Options of samplers and the sampler that each belongs to.
 SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
@@ -117,6 +119,8 @@ class StudyFile(Words):
     sampler: str | SamplerWords = "nsga2"
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
+    device_memory: float | int | str | None = None
+    device_reserve: float | int | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +137,7 @@ class StudyConfig:
         sampler: its name and settings.
         seed: of everything that is drawn.
         trainer: arguments for lightning.Trainer.
+        device: what a candidate may take of its device; a limit in bytes is among the space's constraints already.
         resolved: the same in plain values, for the store.
     """
 
@@ -145,6 +150,7 @@ class StudyConfig:
     sampler: SamplerWords
     seed: int
     trainer: tuple[tuple[str, Any], ...]
+    device: DeviceMemory | None
     resolved: Mapping[str, Any]
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
@@ -243,6 +249,10 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
             raise StudyError(f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {owner}")
     _check_budget(file.budget, space, lines)
     _check_trainer(file.trainer, lines)
+    device = _device(file, lines)
+    if device is not None and device.bytes is not None:
+        rule = device.constraint(file.budget.tokens_per_step)
+        space = replace(space, constraints=(*space.constraints, rule))
     resolved = {
         "name": file.name,
         "space": space_values,
@@ -258,6 +268,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         "seed": file.seed,
         "trainer": file.trainer,
     }
+    resolved |= {key: value for key in DEVICE_KEYS if (value := getattr(file, key)) is not None}
     return StudyConfig(
         name=file.name,
         space=space,
@@ -268,6 +279,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         sampler=sampler,
         seed=file.seed,
         trainer=tuple(sorted(file.trainer.items())),
+        device=device,
         resolved=resolved,
     )
 
@@ -470,6 +482,18 @@ def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
             rung_steps(budget, flops_per_step=1.0)
         except StudyError as error:
             raise StudyError(f"{lines.at(('budget',))}: {error}") from None
+
+
+def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
+    if file.device_memory is None:
+        if file.device_reserve is not None:
+            raise StudyError(f"{lines.at(('device_reserve',))}: device_reserve is of device_memory: give auto or bytes")
+        return None
+    try:
+        reserve = DEFAULT_RESERVE if file.device_reserve is None else file.device_reserve
+        return DeviceMemory.parse(file.device_memory, reserve)
+    except InputError as error:
+        raise StudyError(f"{lines.at(('device_memory',))}: {error}") from None
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

@@ -17,10 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nas.errors import SpaceError
 from nas.space.architecture import Architecture, stack_problem, whole_model
 from nas.space.constraints import Constraint
 from nas.space.domains import Domain, Draw
+from nas.space.feasibility import limits_of, survey
 from nas.space.layers import Layer, layer_keys, make_layer
 from nas.space.repair import repaired
 from nas.specs import family_spec, mixer_spec
@@ -295,26 +295,18 @@ class Space:
 
     def samples(self, seed: int, *, shape: TaskShape | None = None) -> Iterator[Architecture]:
         """As `sample`, one after the other, with repetitions."""
-        rng = random.Random(seed)
+        rng, tries = random.Random(seed), 0
         while True:
-            excluded: dict[str, int] = {}
-            for _ in range(MAXIMUM_TRIES):
-                drawn = self.decode(self.draw(rng))
-                if drawn.architecture is None:
-                    excluded[drawn.excluded] = excluded.get(drawn.excluded, 0) + 1
-                    continue
+            drawn = self.decode(self.draw(rng))
+            tries += 1
+            if drawn.architecture is not None:
                 architecture = self.bind(drawn, shape)
-                broken = self.broken_constraints(architecture)
-                if not broken:
+                if not self.broken_constraints(architecture):
                     yield architecture
-                    break
-                for rule in broken:
-                    excluded[rule.text] = excluded.get(rule.text, 0) + 1
-            else:
-                worst = max(excluded, key=lambda text: excluded[text])
-                raise SpaceError(
-                    f"space '{self.name}': none of {MAXIMUM_TRIES:,} draws is feasible; '{worst}' excludes most of them"
-                )
+                    tries = 0
+            if tries == MAXIMUM_TRIES:
+                tries = 0
+                survey(self, limits_of(self), bind=lambda drawn: self.bind(drawn, shape)).refuse_infeasible()
 
     def bind(self, drawn: Drawn, shape: TaskShape | None) -> Architecture:
         """The architecture of a draw with the task's shape, or with the vocabulary that the space fixes or drew."""

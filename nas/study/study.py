@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from nas.files import Files
 from nas.objectives import Objective
 from nas.space.space import Space
 from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
-from nas.units import parse_bytes, parse_size
+from nas.units import format_bytes, parse_bytes, parse_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from nas.study.progress import Progress
 
 DEFAULT_STORE = "sqlite:///nas.db"
+# Where a resolved study keeps the bytes that its device was found to have for one candidate, when it was run last.
+DEVICE_FOUND = "device_memory_bytes"
 
 
 class Study:
@@ -164,7 +167,7 @@ class Study:
         if workers and dask is not None:
             raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
         earlier = self._refuse_changes()
-        plan = self._made_plan(earlier)
+        plan = self._on_device(self._made_plan(earlier), workers)
         target = trials or plan.trials or _stored_trials(earlier)
         if target is None:
             raise StudyError("how many candidates? give trials=")
@@ -173,7 +176,7 @@ class Study:
         sampler_class(plan.sampler.name)
         if self._files is not None:
             Files(self._files)
-        objectives = () if earlier is not None else self._scaled(plan)
+        objectives = self._scaled(plan, earlier)
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, objectives)
@@ -311,13 +314,30 @@ class Study:
             self._plan = plan_from_config(self._config, version)
         return self._plan
 
-    def _scaled(self, plan: Plan) -> tuple[StoredObjective, ...]:
-        """The objectives with their scales; fails where next to nothing is feasible."""
-        from nas.study.plan import stored_objectives
+    def _on_device(self, plan: Plan, workers: int) -> Plan:
+        """The plan with the limit of the device that it is run on, where the study leaves that to the device."""
+        device = self._config.device if self._config is not None else None
+        if device is None or device.bytes is not None or self._config is None:
+            return plan
+        from nas.measure.device_memory import device_memory_bytes
 
-        # What a vocabulary changes shows in the draws below.
-        next(plan.space.samples(plan.seed, shape=plan.shape))
-        return stored_objectives(plan)
+        # Workers of this machine share its device.
+        found = device_memory_bytes(dict(plan.trainer)) // max(workers, 1)
+        rule = device.constraint(self._config.budget.tokens_per_step, found)
+        space = replace(plan.space, constraints=(*plan.space.constraints, rule))
+        return replace(plan, space=space, resolved={**plan.resolved, DEVICE_FOUND: found})
+
+    def _scaled(self, plan: Plan, earlier: StoredStudy | None) -> tuple[StoredObjective, ...]:
+        """The objectives of a new study with their scales; fails where next to nothing is feasible."""
+        from nas.study.plan import stored_objectives, surveyed
+
+        has_device = self._config is not None and self._config.device is not None
+        if earlier is not None and not has_device:
+            # Nothing that decides what is feasible can have changed.
+            return ()
+        survey = surveyed(plan)
+        survey.refuse_infeasible()
+        return stored_objectives(plan, survey.feasible) if earlier is None else ()
 
     def _enter(
         self, plan: Plan, earlier: StoredStudy | None, target: int, objectives: Sequence[StoredObjective]
@@ -331,13 +351,17 @@ class Study:
             stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
         else:
             stored = self.store.update_resolved(earlier, resolved)
-        self.store.add_environment(stored, current_environment())
+        environment = current_environment()
+        if DEVICE_FOUND in resolved:
+            memory = format_bytes(float(resolved[DEVICE_FOUND]))
+            environment = replace(environment, device=f"{environment.device}, {memory} for a candidate")
+        self.store.add_environment(stored, environment)
         return stored
 
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a resolved study that a study file has too."""
-    return {key: value for key, value in resolved.items() if key != "data_version"}
+    return {key: value for key, value in resolved.items() if key not in ("data_version", DEVICE_FOUND)}
 
 
 def _stored_trials(earlier: StoredStudy | None) -> int | None:
