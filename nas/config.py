@@ -23,6 +23,7 @@ from nas.space.architecture import Architecture
 from nas.space.check import check_count, check_known
 from nas.space.constraints import Constraint, Count, Figure, parse_limit
 from nas.space.device import DEFAULT_RESERVE, DeviceMemory
+from nas.space.feasibility import Limit
 from nas.space.load import find_file, space_from_mapping
 from nas.space.schema import Words, validate
 from nas.space.space import Space
@@ -120,7 +121,7 @@ class StudyFile(Words):
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
     device_memory: float | int | str | None = None
-    device_reserve: float | int | str | None = None
+    device_reserve: float | int | str = DEFAULT_RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +166,20 @@ class StudyConfig:
         """
         steps = rung_steps(self.budget, flops_per_step=flops_per_step, bytes_per_token=bytes_per_token)
         return Schedule(tokens_per_step=self.budget.tokens_per_step, rung_steps=steps)
+
+    def budget_limits(self, flops_per_step: Callable[[Architecture], float]) -> list[Limit]:
+        """What the budget excludes: of FLOPs, candidates of which it holds too few steps for its rungs.
+
+        Args:
+            flops_per_step: training FLOPs of one step of a candidate.
+        """
+        if self.budget.flops is None:
+            return []
+        least, flops = _least_steps(self.budget), float(self.budget.flops)
+        name = f"budget.flops for {least} steps"
+        return [
+            Limit(f"{name} <= {flops:g}", name, lambda network: least * flops_per_step(network), "<=", flops, False)
+        ]
 
 
 def rung_steps(budget: BudgetWords, *, flops_per_step: float, bytes_per_token: float = 1.0) -> tuple[int, ...]:
@@ -268,7 +283,9 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         "seed": file.seed,
         "trainer": file.trainer,
     }
-    resolved |= {key: value for key in DEVICE_KEYS if (value := getattr(file, key)) is not None}
+    if device is not None:
+        # Studies from before there was the word stay as they are.
+        resolved |= {key: getattr(file, key) for key in DEVICE_KEYS}
     return StudyConfig(
         name=file.name,
         space=space,
@@ -486,12 +503,11 @@ def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
 
 def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
     if file.device_memory is None:
-        if file.device_reserve is not None:
+        if "device_reserve" in file.model_fields_set:
             raise StudyError(f"{lines.at(('device_reserve',))}: device_reserve is of device_memory: give auto or bytes")
         return None
     try:
-        reserve = DEFAULT_RESERVE if file.device_reserve is None else file.device_reserve
-        return DeviceMemory.parse(file.device_memory, reserve)
+        return DeviceMemory.parse(file.device_memory, file.device_reserve)
     except InputError as error:
         raise StudyError(f"{lines.at(('device_memory',))}: {error}") from None
 

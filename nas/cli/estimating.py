@@ -10,6 +10,7 @@ import argparse
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,7 +146,10 @@ def _estimate_space(space: Space, config: StudyConfig | None, arguments: argpars
     # What is wrong with the options is said before anything is drawn.
     given = given_speed(arguments, config.name) if config is not None else None
     plan = _plan(config) if config is not None and arguments.measure else None
-    limits = [*limits_of(space), *(objective_limits(config.objectives) if config is not None else ())]
+    limits = limits_of(space)
+    if config is not None:
+        limits += objective_limits(config.objectives)
+        limits += plan.budget_limits if plan is not None else config.budget_limits(partial(_step_flops, config))
     draws = 1 if space.size == 1 else arguments.draws
     seen = survey(space, limits, draws=draws, bind=None if plan is None else plan.bind)
     if not seen.networks:
@@ -242,12 +246,7 @@ def _print_time(seen: Survey, config: StudyConfig, plan: Plan | None, given: Spe
         if (flops := _training_flops(network, config, plan)) is not None
     ]
     if not pairs:
-        raise StudyError("the budget holds too few steps of every network that was drawn: give more FLOPs")
-    if len(pairs) < len(seen.networks):
-        left = len(seen.networks) - len(pairs)
-        print(
-            f"  of {left:,} draws the budget holds too few steps for {config.budget.rungs} rungs: they are infeasible"
-        )
+        return
     keeps = [pair[2] for pair in pairs]
     if len(pairs) > 1:
         print(f"training FLOPs of a candidate to its last rung{_legend(keeps)}")
@@ -268,15 +267,16 @@ def _print_time(seen: Survey, config: StudyConfig, plan: Plan | None, given: Spe
 
 def _training_flops(network: Architecture, config: StudyConfig, plan: Plan | None) -> float | None:
     """FLOPs of the whole budget of a candidate; None where it holds too few of its steps."""
-    per_token = cost_of(network).flops_per_token
     try:
-        if plan is not None:
-            schedule = plan.schedule(network)
-        else:
-            schedule = config.schedule(per_token * config.budget.tokens_per_step)
+        schedule = config.schedule(_step_flops(config, network)) if plan is None else plan.schedule(network)
     except StudyError:
         return None
-    return schedule.total_steps * schedule.tokens_per_step * per_token
+    return schedule.total_steps * _step_flops(config, network)
+
+
+def _step_flops(config: StudyConfig, network: Architecture) -> float:
+    """FLOPs of a training step at max_context: what can be known without the task's data."""
+    return cost_of(network).flops_per_token * config.budget.tokens_per_step
 
 
 def _time_in_words(total: float, speed: Speed | None) -> str:

@@ -15,7 +15,7 @@ from nas.errors import InputError, StudyError, did_you_mean
 from nas.mixers.kernels import describe as kernel_of
 from nas.objectives import objective_limits
 from nas.space.architecture import Architecture
-from nas.space.feasibility import limits_of, survey
+from nas.space.feasibility import Limit, limits_of, survey
 from nas.space.space import Space
 from nas.space.yaml_lines import load_yaml
 from nas.specs.base import Value
@@ -159,7 +159,7 @@ def _check_place(where: str, name: str, path: Path, prepared: Sequence[str] = PR
 
 def _describe_study(config: StudyConfig, path: Path) -> str:
     # The vocabulary is the task's, which needs its data: a byte-level one stands in for it here.
-    survey(config.space, [*limits_of(config.space), *objective_limits(config.objectives)]).refuse_infeasible()
+    _refuse_infeasible(config.space, [*limits_of(config.space), *objective_limits(config.objectives)])
     sample = config.space.sample(config.seed)
     schedule = config.schedule(cost_of(sample).flops_per_token * config.budget.tokens_per_step)
     objectives = ", ".join(
@@ -176,8 +176,14 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
     )
 
 
+def _refuse_infeasible(space: Space, limits: list[Limit]) -> None:
+    # Without limits there is nothing to weigh, and a check is to answer at once.
+    if limits:
+        survey(space, limits).refuse_infeasible()
+
+
 def _describe_space(space: Space, path: Path) -> str:
-    survey(space, limits_of(space)).refuse_infeasible()
+    _refuse_infeasible(space, limits_of(space))
     sample = space.sample(0)
     lines = [f"{path}: space '{space.name}' is valid", f"  size        {size_in_words(space)}"]
     lines += [f"  constraint  {rule.text}" for rule in space.constraints]

@@ -20,7 +20,7 @@ from nas.pareto import Axis
 from nas.records import Evaluator, Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint, Figure
-from nas.space.feasibility import Survey, limits_of, survey
+from nas.space.feasibility import Limit, Survey, limits_of, survey
 from nas.space.space import Drawn, Space
 from nas.specs.tasks import EFFECTIVE_CONTEXT, TaskShape
 from nas.store import StoredObjective
@@ -50,6 +50,7 @@ class Plan:
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
         cuts: the task with each vocabulary of a space that searches them; else none.
+        budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Plan:
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
     cuts: tuple[Cut, ...] = ()
+    budget_limits: tuple[Limit, ...] = ()
 
     def bind(self, drawn: Drawn) -> Architecture:
         """The network of a draw, bound to the task."""
@@ -108,12 +110,14 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     reference = replace(config.task, data_version=version)
     by_vocabulary: dict[int, Task] = {each.shape.vocabulary: each for each in tasks}
 
+    def own_task(architecture: Architecture) -> Task:
+        return by_vocabulary.get(architecture.vocabulary or 0) or task
+
+    def step_flops(architecture: Architecture) -> float:
+        return flops_per_step(architecture, own_task(architecture), config.budget.tokens_per_step, config.seed)
+
     def schedule(architecture: Architecture) -> Schedule:
-        own = by_vocabulary.get(architecture.vocabulary or 0) or task
-        return config.schedule(
-            flops_per_step(architecture, own, config.budget.tokens_per_step, config.seed),
-            bytes_per_token=own.bytes_per_token,
-        )
+        return config.schedule(step_flops(architecture), bytes_per_token=own_task(architecture).bytes_per_token)
 
     def others(architecture: Architecture) -> tuple[int, ...]:
         named = dict(config.task.options).get("contexts")
@@ -135,6 +139,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         trainer=config.trainer,
         trials=config.trials,
         cuts=cuts,
+        budget_limits=tuple(config.budget_limits(step_flops)),
     )
 
 
@@ -256,7 +261,8 @@ def axes(objectives: Sequence[StoredObjective]) -> tuple[Axis, ...] | None:
 
 def surveyed(plan: Plan) -> Survey:
     """Random draws of a plan's space, bound to its task, and what the limits of candidates make of them."""
-    return survey(plan.space, [*limits_of(plan.space), *objective_limits(plan.objectives)], bind=plan.bind)
+    limits = [*limits_of(plan.space), *objective_limits(plan.objectives), *plan.budget_limits]
+    return survey(plan.space, limits, bind=plan.bind)
 
 
 def violations(plan: Plan, architecture: Architecture, known: Mapping[str, float]) -> dict[str, float]:
