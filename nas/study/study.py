@@ -9,7 +9,6 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from nas.files import Files
 from nas.objectives import Objective
 from nas.space.space import Space
 from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
-from nas.units import format_bytes, parse_bytes, parse_size
+from nas.units import parse_bytes, parse_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
     from nas.study.progress import Progress
 
 DEFAULT_STORE = "sqlite:///nas.db"
-# Where a resolved study keeps the bytes that its device was found to have for one candidate, when it was run last.
-DEVICE_FOUND = "device_memory_bytes"
+# What a resolved study holds beside the words of its file: what was found when it was made, and when it was run last.
+FOUND_KEYS = ("data_version", "device_memory_bytes")
 
 
 class Study:
@@ -167,7 +166,11 @@ class Study:
         if workers and dask is not None:
             raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
         earlier = self._refuse_changes()
-        plan = self._on_device(self._made_plan(earlier), workers)
+        plan = self._made_plan(earlier)
+        if self._config is not None:
+            from nas.study.device import on_device
+
+            plan = on_device(plan, self._config, workers)
         target = trials or plan.trials or _stored_trials(earlier)
         if target is None:
             raise StudyError("how many candidates? give trials=")
@@ -314,19 +317,6 @@ class Study:
             self._plan = plan_from_config(self._config, version)
         return self._plan
 
-    def _on_device(self, plan: Plan, workers: int) -> Plan:
-        """The plan with the limit of the device that it is run on, where the study leaves that to the device."""
-        device = self._config.device if self._config is not None else None
-        if device is None or device.bytes is not None or self._config is None:
-            return plan
-        from nas.measure.device_memory import device_memory_bytes
-
-        # Workers of this machine share its device.
-        found = device_memory_bytes(dict(plan.trainer)) // max(workers, 1)
-        rule = device.constraint(self._config.budget.tokens_per_step, found)
-        space = replace(plan.space, constraints=(*plan.space.constraints, rule))
-        return replace(plan, space=space, resolved={**plan.resolved, DEVICE_FOUND: found})
-
     def _scaled(self, plan: Plan, earlier: StoredStudy | None) -> tuple[StoredObjective, ...]:
         """The objectives of a new study with their scales; fails where next to nothing is feasible."""
         from nas.study.plan import stored_objectives, surveyed
@@ -344,6 +334,7 @@ class Study:
     ) -> StoredStudy:
         """The study's row, made on the first run."""
         from nas.measure.environment import current_environment
+        from nas.study.device import with_memory
 
         resolved = {**plan.resolved, "trials": target}
         if earlier is None:
@@ -351,17 +342,13 @@ class Study:
             stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
         else:
             stored = self.store.update_resolved(earlier, resolved)
-        environment = current_environment()
-        if DEVICE_FOUND in resolved:
-            memory = format_bytes(float(resolved[DEVICE_FOUND]))
-            environment = replace(environment, device=f"{environment.device}, {memory} for a candidate")
-        self.store.add_environment(stored, environment)
+        self.store.add_environment(stored, with_memory(current_environment(), resolved))
         return stored
 
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a resolved study that a study file has too."""
-    return {key: value for key, value in resolved.items() if key not in ("data_version", DEVICE_FOUND)}
+    return {key: value for key, value in resolved.items() if key not in FOUND_KEYS}
 
 
 def _stored_trials(earlier: StoredStudy | None) -> int | None:
