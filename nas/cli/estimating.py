@@ -72,11 +72,20 @@ def _estimate_network(architecture: Architecture, arguments: argparse.Namespace)
         return
     for context in arguments.context or [None]:
         check_context(architecture, context)
-        _print_estimate(cost_of(architecture, context=context, batch=arguments.batch, dtype=arguments.dtype))
+        _print_estimate(_cost(architecture, context, arguments))
+
+
+def _cost(architecture: Architecture, context: int | None, arguments: argparse.Namespace) -> Estimate:
+    return cost_of(architecture, context=context, batch=arguments.batch, dtype=arguments.dtype)
+
+
+def _formats(cost: Estimate) -> str:
+    """The batch, and what weights, cache and recurrent states are kept in."""
+    return f"batch {cost.batch}, weights and cache {cost.dtype}, recurrent state fp32"
 
 
 def _print_estimate(cost: Estimate) -> None:
-    print(f"context {cost.context:,}, batch {cost.batch}, weights and cache {cost.dtype}, recurrent state fp32")
+    print(f"context {cost.context:,}, {_formats(cost)}")
     print(f"  parameters          {cost.parameters:,}")
     for name in FIGURES:
         value = getattr(cost, name)
@@ -92,21 +101,19 @@ def _print_reaches(architecture: Architecture, arguments: argparse.Namespace) ->
         limit = parse_size(arguments.max_memory)
     except InputError as error:
         raise InputError(f"--max-memory: {error}") from None
-    batch, dtype = arguments.batch, arguments.dtype
-    reaches = [
-        longest_context(architecture, figure, limit, batch=batch, dtype=dtype) for figure in figures_of(architecture)
-    ]
+
+    def cost(context: int) -> Estimate:
+        return _cost(architecture, context, arguments)
+
+    reaches = [longest_context(architecture, figure, limit, cost) for figure in figures_of(architecture)]
     if not reaches[0].tokens:
-        weights = cost_of(architecture, batch=batch, dtype=dtype).param_bytes
+        weights = cost(1).param_bytes
         below = "is below the weights alone" if weights > limit else "leaves no room for one token"
         raise SpaceError(
             f"--max-memory {arguments.max_memory} {below} (param_bytes {exact_bytes(weights)}): "
             f"the nearest limit that holds one token is {exact_bytes(reaches[0].bytes)}"
         )
-    print(
-        f"longest context within {format_bytes(limit)}, batch {batch}, "
-        f"weights and cache {dtype}, recurrent state fp32, training fp32"
-    )
+    print(f"longest context within {format_bytes(limit)}, {_formats(cost(1))}, training fp32")
     for reach in reaches:
         print(f"  {reach.figure:<19} {_reach_in_words(reach, architecture)}")
 
@@ -162,9 +169,9 @@ def _estimate_space(space: Space, config: StudyConfig | None, arguments: argpars
         costs = []
         for network in seen.networks:
             check_context(network, context)
-            costs.append(cost_of(network, context=context, batch=arguments.batch, dtype=arguments.dtype))
+            costs.append(_cost(network, context, arguments))
         drawn = _Costs(seen, costs)
-        _print_range(drawn, context, arguments.batch, arguments.dtype)
+        _print_range(drawn, context)
         if draws > 1:
             _print_histograms(drawn, with_flops=config is None)
     if config is not None:
@@ -200,11 +207,11 @@ def _print_limits(seen: Survey) -> None:
         print(f"  {rule:<{width}}  {times / seen.draws:>6.1%}  {times / seen.draws:>11.1%}")
 
 
-def _print_range(drawn: _Costs, context: int | None, batch: int, dtype: str) -> None:
+def _print_range(drawn: _Costs, context: int | None) -> None:
     costs = drawn.feasible or drawn.costs
     of = "" if drawn.feasible else " of all draws, none of them feasible"
     at = "max_context" if context is None else context
-    print(f"context {at}, batch {batch}, {dtype}: smallest, median, largest{of}")
+    print(f"context {at}, {_formats(costs[0])}: smallest, median, largest{of}")
     for name in FIGURES:
         values = [float(getattr(cost, name)) for cost in costs]
         print(f"  {name:<19} " + "  ".join(f"{format_bytes(value):>9}" for value in _three(values)))

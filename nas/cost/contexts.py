@@ -6,9 +6,10 @@ as the context grows, so the context is found by doubling and then by bisection 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from nas.cost.estimate import estimate
+from nas.cost.estimate import Estimate
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 from nas.specs import family_spec
@@ -44,22 +45,18 @@ def figures_of(architecture: Architecture) -> tuple[str, ...]:
     return (*(("serve_bytes",) if decodes else ()), "prefill_peak_bytes", "train_peak_bytes")
 
 
-def longest_context(architecture: Architecture, figure: str, limit: float, *, batch: int, dtype: str) -> Reach:
+def longest_context(architecture: Architecture, figure: str, limit: float, cost: Callable[[int], Estimate]) -> Reach:
     """The longest context at which a figure of memory stays within a limit.
 
     Args:
         architecture: contexts beyond its max_context count too, unless its positions are learned.
         figure: of `figures_of`.
         limit: in bytes.
-        batch: sequences.
-        dtype: of weights and cache.
-
-    Raises:
-        SpaceError: a batch below 1, or an unknown dtype.
+        cost: of the architecture at a context in tokens, at whatever batch and dtypes are meant.
     """
 
     def needed(tokens: int) -> int:
-        return int(getattr(estimate(architecture, context=tokens, batch=batch, dtype=dtype), figure))
+        return int(getattr(cost(tokens), figure))
 
     farthest = FARTHEST if architecture.extends else architecture.max_context
     if (least := needed(1)) > limit:

@@ -8,7 +8,7 @@ import pytest
 
 from nas.catalog import MIXERS
 from nas.cost import estimate
-from nas.cost.contexts import FARTHEST, check_context, figures_of, longest_context
+from nas.cost.contexts import FARTHEST, Reach, check_context, figures_of, longest_context
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 
@@ -17,6 +17,12 @@ def network(mixer: str = "full", *, family: str = "decoder", positions: str = "r
     layer: dict[str, Any] = {"mixer": mixer, **({"window": 16} if mixer == "sliding_window" else {})}
     values = {"family": family, "width": 64, "max_context": 128, "positions": positions, "layers": [layer, layer]}
     return Architecture.from_mapping(values)
+
+
+def reach_of(architecture: Architecture, figure: str, limit: float, batch: int = 1) -> Reach:
+    return longest_context(
+        architecture, figure, limit, lambda tokens: estimate(architecture, context=tokens, batch=batch)
+    )
 
 
 def bytes_at(architecture: Architecture, figure: str, context: int, batch: int = 1) -> int:
@@ -28,7 +34,7 @@ def bytes_at(architecture: Architecture, figure: str, context: int, batch: int =
 def test_one_token_more_would_be_over_the_limit(mixer: str, figure: str) -> None:
     architecture = network(mixer)
     limit = bytes_at(architecture, figure, 1000, batch=2) + 3
-    reach = longest_context(architecture, figure, limit, batch=2, dtype="bf16")
+    reach = reach_of(architecture, figure, limit, batch=2)
     assert reach.tokens >= 1000
     assert bytes_at(architecture, figure, reach.tokens, batch=2) == reach.bytes <= limit
     if not reach.is_endless:
@@ -37,20 +43,18 @@ def test_one_token_more_would_be_over_the_limit(mixer: str, figure: str) -> None
 
 def test_a_state_that_does_not_grow_has_no_longest_context() -> None:
     architecture = network("gated_delta")
-    reach = longest_context(
-        architecture, "serve_bytes", bytes_at(architecture, "serve_bytes", 1), batch=1, dtype="bf16"
-    )
+    reach = reach_of(architecture, "serve_bytes", bytes_at(architecture, "serve_bytes", 1), batch=1, dtype="bf16")
     assert reach.is_endless and reach.tokens == FARTHEST
 
 
 def test_learned_positions_end_at_max_context() -> None:
-    reach = longest_context(network(positions="learned"), "serve_bytes", 2**40, batch=1, dtype="bf16")
+    reach = reach_of(network(positions="learned"), "serve_bytes", 2**40)
     assert (reach.tokens, reach.is_table_end, reach.is_endless) == (128, True, False)
 
 
 def test_a_limit_below_the_weights_holds_no_token() -> None:
     architecture = network()
-    reach = longest_context(architecture, "serve_bytes", estimate(architecture).param_bytes, batch=1, dtype="bf16")
+    reach = reach_of(architecture, "serve_bytes", estimate(architecture).param_bytes)
     assert (reach.tokens, reach.bytes) == (0, bytes_at(architecture, "serve_bytes", 1))
 
 
