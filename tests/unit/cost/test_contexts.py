@@ -43,7 +43,7 @@ def test_one_token_more_would_be_over_the_limit(mixer: str, figure: str) -> None
 
 def test_a_state_that_does_not_grow_has_no_longest_context() -> None:
     architecture = network("gated_delta")
-    reach = reach_of(architecture, "serve_bytes", bytes_at(architecture, "serve_bytes", 1), batch=1, dtype="bf16")
+    reach = reach_of(architecture, "serve_bytes", bytes_at(architecture, "serve_bytes", 1))
     assert reach.is_endless and reach.tokens == FARTHEST
 
 
