@@ -21,7 +21,9 @@ from nas.objectives import Objective, named_objective
 from nas.records import Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.check import check_count, check_known
-from nas.space.constraints import Constraint, Count, Figure
+from nas.space.constraints import Constraint, Count, Figure, parse_limit
+from nas.space.device import DEFAULT_RESERVE, DeviceMemory
+from nas.space.feasibility import Limit
 from nas.space.load import find_file, space_from_mapping
 from nas.space.schema import Words, validate
 from nas.space.space import Space
@@ -31,10 +33,10 @@ from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
-from nas.units import parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
-CHANGEABLE = ("trials",)
+DEVICE_KEYS = ("device_memory", "device_reserve")
+CHANGEABLE = ("trials", *DEVICE_KEYS)
 
 # Options of samplers and the sampler that each belongs to.
 SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
@@ -119,6 +121,8 @@ class StudyFile(Words):
     sampler: str | SamplerWords = "nsga2"
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
+    device_memory: float | int | str | None = None
+    device_reserve: float | int | str = DEFAULT_RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,7 @@ class StudyConfig:
         sampler: its name and settings.
         seed: of everything that is drawn.
         trainer: arguments for lightning.Trainer.
+        device: what a candidate may take of its device; a limit in bytes is among the space's constraints already.
         resolved: the same in plain values, for the store.
     """
 
@@ -147,6 +152,7 @@ class StudyConfig:
     sampler: SamplerWords
     seed: int
     trainer: tuple[tuple[str, Any], ...]
+    device: DeviceMemory | None
     resolved: Mapping[str, Any]
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
@@ -161,6 +167,20 @@ class StudyConfig:
         """
         steps = rung_steps(self.budget, flops_per_step=flops_per_step, bytes_per_token=bytes_per_token)
         return Schedule(tokens_per_step=self.budget.tokens_per_step, rung_steps=steps)
+
+    def budget_limits(self, flops_per_step: Callable[[Architecture], float]) -> list[Limit]:
+        """What the budget excludes: of FLOPs, candidates of which it holds too few steps for its rungs.
+
+        Args:
+            flops_per_step: training FLOPs of one step of a candidate.
+        """
+        if self.budget.flops is None:
+            return []
+        least, flops = _least_steps(self.budget), float(self.budget.flops)
+        name = f"budget.flops for {least} steps"
+        return [
+            Limit(f"{name} <= {flops:g}", name, lambda network: least * flops_per_step(network), "<=", flops, False)
+        ]
 
 
 def rung_steps(budget: BudgetWords, *, flops_per_step: float, bytes_per_token: float = 1.0) -> tuple[int, ...]:
@@ -245,6 +265,10 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
             raise StudyError(f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {owner}")
     _check_budget(file.budget, space, lines)
     _check_trainer(file.trainer, lines)
+    device = _device(file, lines)
+    if device is not None and device.bytes is not None:
+        rule = device.constraint(file.budget.tokens_per_step)
+        space = replace(space, constraints=(*space.constraints, rule))
     resolved = {
         "name": file.name,
         "space": space_values,
@@ -260,6 +284,9 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         "seed": file.seed,
         "trainer": file.trainer,
     }
+    if device is not None:
+        # Studies from before there was the word stay as they are.
+        resolved |= {key: getattr(file, key) for key in DEVICE_KEYS}
     return StudyConfig(
         name=file.name,
         space=space,
@@ -270,6 +297,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         sampler=sampler,
         seed=file.seed,
         trainer=tuple(sorted(file.trainer.items())),
+        device=device,
         resolved=resolved,
     )
 
@@ -410,10 +438,8 @@ def _objectives(
 def _limit(words: ObjectiveWords) -> float | None:
     if words.limit is None:
         return None
-    plain = words.name.partition("@")[0]
-    parse = parse_bytes if Figure(plain).takes_bytes else parse_number
     try:
-        return parse(words.limit)
+        return parse_limit(Figure(words.name.partition("@")[0]), words.limit)
     except InputError as error:
         raise StudyError(f"limit of '{words.name}': {error}") from None
 
@@ -474,6 +500,17 @@ def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
             rung_steps(budget, flops_per_step=1.0)
         except StudyError as error:
             raise StudyError(f"{lines.at(('budget',))}: {error}") from None
+
+
+def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
+    if file.device_memory is None:
+        if "device_reserve" in file.model_fields_set:
+            raise StudyError(f"{lines.at(('device_reserve',))}: device_reserve is of device_memory: give auto or bytes")
+        return None
+    try:
+        return DeviceMemory.parse(file.device_memory, file.device_reserve)
+    except InputError as error:
+        raise StudyError(f"{lines.at(('device_memory',))}: {error}") from None
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

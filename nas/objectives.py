@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,6 +15,7 @@ from nas import catalog
 from nas.errors import StudyError, did_you_mean
 from nas.space.architecture import Architecture
 from nas.space.constraints import FIELDS, Figure
+from nas.space.feasibility import Limit
 from nas.specs.tasks import MetricSpec
 
 Direction = Literal["minimize", "maximize"]
@@ -105,6 +106,18 @@ def named_objective(
 def known_values(objectives: tuple[Objective, ...], architecture: Architecture) -> Mapping[str, float]:
     """The values of the known objectives of an architecture."""
     return {objective.name: float(objective.known(architecture)) for objective in objectives if objective.known}
+
+
+def objective_limits(objectives: Iterable[Objective]) -> list[Limit]:
+    """The limits that objectives set to candidates before they are trained."""
+    found = []
+    for objective in objectives:
+        if objective.known is not None and objective.limit is not None:
+            op = "<=" if objective.direction == "minimize" else ">="
+            shown = f"{objective.limit:.0f} B" if objective.is_bytes else f"{objective.limit:.10g}"
+            text = f"{objective.name} {op} {shown}"
+            found.append(Limit(text, objective.name, objective.known, op, objective.limit, objective.is_bytes))
+    return found
 
 
 def _agree(name: str, given: str | None, natural: str) -> None:

@@ -1,10 +1,11 @@
-"""Units of bytes and of time: text in, numbers out.
+"""Units of bytes, of time and of speed: text in, numbers out.
 
 MiB is 2**20 bytes and MB is 10**6; both are accepted and never confused.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -21,6 +22,8 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
+# Of floating-point operations a second, as `format_count` writes them.
+SPEEDS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
 _QUANTITY = re.compile(r"^\s*(?P<number>[-+]?[\d_]*\.?\d+(?:[eE][-+]?\d+)?)\s*(?P<unit>[A-Za-z]*)\s*$")
@@ -33,6 +36,30 @@ def parse_bytes(text: str | float) -> float:
         InputError: no number, or a unit that does not exist.
     """
     return _parse(text, BYTES, "bytes", "8 MiB")
+
+
+def parse_size(text: str | float) -> float:
+    """Bytes of something that takes room: as `parse_bytes`, and above 0.
+
+    Raises:
+        InputError: no number, a unit that does not exist, or nothing and less.
+    """
+    size = parse_bytes(text)
+    if not 0 < size < math.inf:
+        raise InputError(f"a size must be above 0 bytes and finite, not '{text}': the smallest is 1 B")
+    return size
+
+
+def parse_speed(text: str | float) -> float:
+    """FLOPs a second of "2e11", "200G" or "0.2 T"; above 0.
+
+    Raises:
+        InputError: no number, nothing and less, or a unit that does not exist.
+    """
+    speed = _parse(text, SPEEDS, "FLOPs a second", "200 G")
+    if not 0 < speed < math.inf:
+        raise InputError(f"a speed must be above 0 FLOPs a second and finite, not '{text}'")
+    return speed
 
 
 def parse_seconds(text: str | float) -> float:
@@ -64,6 +91,19 @@ def format_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def exact_bytes(count: float) -> str:
+    """Bytes as they can be typed in again without a loss, and how much that is: "262144 B (256 KiB)"."""
+    return f"{count:.0f} B ({format_bytes(count)})" if count >= BYTES["KiB"] else f"{count:.0f} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """The unit that fits: "40 s", "12 min", "3.5 h", "2.1 d"."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{_three_digits(seconds)} s"
+
+
 def format_count(count: float) -> str:
     """Three significant digits with a decimal suffix: 2.4e12 is "2.4T"."""
     for size, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -77,7 +117,7 @@ def _three_digits(number: float) -> str:
     return f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
 
 
-def _parse(text: str | float, units: Mapping[str, int], what: str, example: str) -> float:
+def _parse(text: str | float, units: Mapping[str, int | float], what: str, example: str) -> float:
     if isinstance(text, int | float):
         return float(text)
     match = _QUANTITY.match(text)
@@ -88,5 +128,13 @@ def _parse(text: str | float, units: Mapping[str, int], what: str, example: str)
     if unit and not units:
         raise InputError(f"'{text}' has a unit and must be a plain number, such as '{match['number']}'")
     if unit and unit not in units:
-        raise InputError(f"unknown unit '{unit}' in '{text}': {did_you_mean(unit, units)}")
+        raise InputError(f"unknown unit '{unit}' in '{text}': {_nearest_unit(unit, units)}")
     return float(match["number"].replace("_", "")) * (units[unit] if unit else 1)
+
+
+def _nearest_unit(unit: str, units: Mapping[str, int | float]) -> str:
+    """The nearest unit; both that a letter may stand for, where it could be a decimal or a binary one."""
+    decimal, binary = f"{unit[0].upper()}B", f"{unit[0].upper()}iB"
+    if binary in units and unit.casefold() in (unit[0].casefold(), decimal.casefold()):
+        return f"did you mean '{decimal}' ({units[decimal]:,} bytes) or '{binary}' ({units[binary]:,})?"
+    return did_you_mean(unit, units)

@@ -1,22 +1,21 @@
-"""Commands that look and change nothing: check, estimate, status, front, show."""
+"""Commands that look and change nothing: check, status, front, show."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.cli.inputs import find, size_in_words
 from nas.config import StudyConfig, load_study_config
-from nas.cost.estimate import Estimate
 from nas.cost.estimate import estimate as cost_of
-from nas.errors import InputError, SpaceError, StudyError, did_you_mean
+from nas.errors import InputError, StudyError, did_you_mean
 from nas.mixers.kernels import describe as kernel_of
+from nas.objectives import objective_limits
 from nas.space.architecture import Architecture
-from nas.space.load import find_file
+from nas.space.feasibility import Limit, limits_of, survey
 from nas.space.space import Space
 from nas.space.yaml_lines import load_yaml
 from nas.specs.base import Value
@@ -24,9 +23,7 @@ from nas.specs.tasks.data import DATA_PLACES, HUB_PREFIX, PREPARED
 from nas.units import format_bytes, format_count
 
 if TYPE_CHECKING:
-    from nas.store import Store, StoredTrial
-
-SAMPLES = 500
+    from nas.store import Store, StoredStudy, StoredTrial
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -40,22 +37,6 @@ def check(arguments: argparse.Namespace) -> int:
             # Errors of several files are all of interest; each is one line.
             _complain(error)
     return failed
-
-
-def estimate(arguments: argparse.Namespace) -> int:
-    """nas estimate FILE"""
-    path = Path(arguments.file)
-    if path.suffix == ".json":
-        architecture = _architecture_of(path)
-        for context in arguments.context or [None]:
-            _print_estimate(_cost(architecture, context, arguments))
-        return 0
-    space = _space_of(arguments.file)
-    draws = list(islice(space.samples(0), 1 if space.size == 1 else SAMPLES))
-    print(f"{space.name}: {_size(space)}; " + ("one network" if len(draws) == 1 else f"{len(draws)} feasible draws"))
-    for context in arguments.context or [None]:
-        _print_range([_cost(found, context, arguments) for found in draws], context)
-    return 0
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -88,22 +69,45 @@ def front(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """nas show STUDY TRIAL"""
-    from nas.report.tables import render_table
-
+    """nas show STUDY TRIAL…"""
     with _open(arguments) as store:
         study = store.study(_stored_name(arguments.study))
-        trial = store.trial(study, arguments.trial)
-        _print_trial(trial)
-        for title, frame, columns in (
-            ("Measurements", store.measurements(study, trial.number), _MEASUREMENT),
-            ("Memory", store.memory(study, trial.number), _MEMORY),
-            ("Checkpoints", store.checkpoints(study, trial.number), ["step", "bytes", "path"]),
-            ("Decisions", store.decisions(study, trial.number), ["action", "reason"]),
-        ):
-            if len(frame):
-                print(f"\n{title}\n{render_table(frame[columns])}")
+        trials = [store.trial(study, number) for number in dict.fromkeys(arguments.trials)]
+        for place, trial in enumerate(trials):
+            print("" if place == 0 else "\n", end="")
+            _show_trial(store, study, trial)
+        networks = {f"trial {trial.number}": trial.candidate.architecture for trial in trials}
+        if arguments.plot is not None:
+            _plot(networks, Path(arguments.plot))
+        from nas.report.memory_curves import memory_chart
+
+        print("\n".join(memory_chart(networks)))
     return 0
+
+
+def _show_trial(store: Store, study: StoredStudy, trial: StoredTrial) -> None:
+    from nas.report.tables import render_table
+
+    _print_trial(trial)
+    for title, frame, columns in (
+        ("Measurements", store.measurements(study, trial.number), _MEASUREMENT),
+        ("Memory", store.memory(study, trial.number), _MEMORY),
+        ("Checkpoints", store.checkpoints(study, trial.number), ["step", "bytes", "path"]),
+        ("Decisions", store.decisions(study, trial.number), ["action", "reason"]),
+    ):
+        if len(frame):
+            print(f"\n{title}\n{render_table(frame[columns])}")
+
+
+def _plot(networks: Mapping[str, Architecture], path: Path) -> None:
+    from nas.report.canvas import to_png
+    from nas.report.memory_curves import plot_memory
+
+    if path.suffix != ".png":
+        raise InputError(f"--plot writes PNG: a name that ends in .png, such as '{path.with_suffix('.png')}'")
+    if not path.parent.is_dir():
+        raise InputError(f"--plot: there is no folder '{path.parent}' to write to")
+    path.write_bytes(to_png(plot_memory(networks)))
 
 
 _MEASUREMENT = ["metric", "value", "unit", "step", "context", "split", "seed"]
@@ -111,7 +115,7 @@ _MEMORY = ["figure", "kind", "bytes", "batch", "context", "dtype", "device"]
 
 
 def _checked(name: str) -> str:
-    found = _file(name)
+    found = find(name)
     values, _ = load_yaml(found, StudyError)
     if "objectives" in values or "task" in values:
         config = load_study_config(found)
@@ -155,6 +159,7 @@ def _check_place(where: str, name: str, path: Path, prepared: Sequence[str] = PR
 
 def _describe_study(config: StudyConfig, path: Path) -> str:
     # The vocabulary is the task's, which needs its data: a byte-level one stands in for it here.
+    _refuse_infeasible(config.space, [*limits_of(config.space), *objective_limits(config.objectives)])
     sample = config.space.sample(config.seed)
     schedule = config.schedule(cost_of(sample).flops_per_token * config.budget.tokens_per_step)
     objectives = ", ".join(
@@ -162,7 +167,7 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
     )
     return (
         f"{path}: study '{config.name}' is valid\n"
-        f"  space       {config.space.name}, {_size(config.space)}\n"
+        f"  space       {config.space.name}, {size_in_words(config.space)}\n"
         f"  task        {config.task.name} ({', '.join(f'{key} {value}' for key, value in config.task.options)})\n"
         f"  objectives  {objectives}\n"
         f"  budget      {config.trials} candidates, rungs at steps {', '.join(map(str, schedule.rung_steps))} "
@@ -171,61 +176,19 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
     )
 
 
+def _refuse_infeasible(space: Space, limits: list[Limit]) -> None:
+    # Without limits there is nothing to weigh, and a check is to answer at once.
+    if limits:
+        survey(space, limits).refuse_infeasible()
+
+
 def _describe_space(space: Space, path: Path) -> str:
+    _refuse_infeasible(space, limits_of(space))
     sample = space.sample(0)
-    lines = [f"{path}: space '{space.name}' is valid", f"  size        {_size(space)}"]
+    lines = [f"{path}: space '{space.name}' is valid", f"  size        {size_in_words(space)}"]
     lines += [f"  constraint  {rule.text}" for rule in space.constraints]
     lines.append(f"  a sample    {sample.to_json()}")
     return "\n".join(lines)
-
-
-def _size(space: Space) -> str:
-    names = [parameter.name for parameter in space.parameters if parameter.name.startswith("training.")]
-    networks = "continuous" if space.size == float("inf") else f"{space.size:,.0f} architectures"
-    return f"{networks} in {len(space.parameters)} parameters" + (f" ({', '.join(names)} included)" if names else "")
-
-
-def _cost(architecture: Architecture, context: int | None, arguments: argparse.Namespace) -> Estimate:
-    return cost_of(
-        architecture,
-        context=context,
-        batch=arguments.batch,
-        dtype=arguments.dtype,
-        cache_dtype=arguments.cache_dtype,
-        recurrent_dtype=arguments.recurrent_dtype,
-        cache_window=arguments.cache_window,
-    )
-
-
-def _formats(cost: Estimate) -> str:
-    """The batch, and what weights, cache and recurrent states are kept in."""
-    stored = f"weights and cache {cost.dtype}"
-    if cost.cache_dtype != cost.dtype:
-        stored = f"weights {cost.dtype}, cache {cost.cache_dtype}"
-    return f"batch {cost.batch}, {stored}, recurrent state {cost.recurrent_dtype}"
-
-
-def _print_estimate(cost: Estimate) -> None:
-    print(f"context {cost.context:,}, {_formats(cost)}")
-    print(f"  parameters          {cost.parameters:,}")
-    for name in ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes"):
-        value = getattr(cost, name)
-        note = " (estimate)" if "peak" in name else ""
-        print(f"  {name:<19} {value:,} ({format_bytes(value)}){note}")
-    print(f"  flops_per_token     {format_count(cost.flops_per_token)} (training)")
-
-
-def _print_range(costs: list[Estimate], context: int | None) -> None:
-    print(f"context {'max_context' if context is None else context}, {_formats(costs[0])}: smallest, median, largest")
-    for name in ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes"):
-        values = [float(getattr(cost, name)) for cost in costs]
-        print(f"  {name:<19} " + "  ".join(f"{format_bytes(value):>9}" for value in _three(values)))
-    flops = [cost.flops_per_token for cost in costs]
-    print(f"  {'flops_per_token':<19} " + "  ".join(f"{format_count(value):>9}" for value in _three(flops)))
-
-
-def _three(values: list[float]) -> Iterator[float]:
-    yield from (min(values), statistics.median(values), max(values))
 
 
 def _print_trial(trial: StoredTrial) -> None:
@@ -251,31 +214,6 @@ def _print_trial(trial: StoredTrial) -> None:
 
 def _plain(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _architecture_of(path: Path) -> Architecture:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SpaceError(f"no file '{path}'") from None
-    except UnicodeDecodeError as broken:
-        raise SpaceError(f"{path}: not UTF-8 text (byte {broken.start})") from None
-    except OSError as broken:
-        raise SpaceError(f"{path}: cannot be read: {broken.strerror}") from None
-    return Architecture.from_json(text)
-
-
-def _space_of(name: str) -> Space:
-    found = _file(name)
-    values, _ = load_yaml(found, StudyError)
-    return load_study_config(found).space if "objectives" in values else Space.load(found)
-
-
-def _file(name: str) -> Path:
-    try:
-        return find_file(name, kind="studies", beside=[Path()], error=StudyError)
-    except StudyError:
-        return find_file(name, kind="search_spaces", beside=[Path()], error=StudyError)
 
 
 def _stored_name(study: str) -> str:

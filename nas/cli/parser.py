@@ -7,8 +7,10 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from nas.cli import inspecting, running, using
+from nas.cli import estimating, inspecting, running, using
 from nas.cli.running import STORE
+from nas.cost.estimate import OPTIMIZER, TRAIN_DTYPE
+from nas.cost.peaks import OPTIMIZERS
 from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE
 from nas.errors import did_you_mean
 
@@ -60,7 +62,24 @@ def make_parser() -> argparse.ArgumentParser:
 def _inspecting(commands: Any) -> None:
     check = _command(commands, "check", inspecting.check, "validate spaces and studies, without torch")
     check.add_argument("files", nargs="+", metavar="FILE", help="space or study files, or names of shipped ones")
-    estimate = _command(commands, "estimate", inspecting.estimate, "predicted memory and FLOPs")
+    _estimating(commands)
+    for name in ("status", "list"):
+        status = _command(commands, name, inspecting.status, "studies in a store: progress, failures with reasons")
+        _store(status)
+    front = _command(commands, "front", inspecting.front, "the front of a study")
+    front.add_argument("study", metavar="STUDY", help="a file or the name of a stored study")
+    front.add_argument("--format", choices=("table", "csv", "json", "html"), default="table")
+    _store(front)
+    show = _command(commands, "show", inspecting.show, "candidates in full: architecture, metrics, memory by context")
+    show.add_argument("study", metavar="STUDY")
+    show.add_argument("trials", type=int, nargs="+", metavar="TRIAL", help="one or several numbers")
+    show.add_argument("--plot", metavar="FILE.png", help="draw memory against context as a picture too")
+    _store(show)
+
+
+def _estimating(commands: Any) -> None:
+    about = "predicted memory and FLOPs; of a study also the share that is feasible and the time"
+    estimate = _command(commands, "estimate", estimating.estimate, about)
     estimate.add_argument("file", metavar="FILE", help="an architecture (JSON), a space or a study (YAML)")
     estimate.add_argument("--context", type=int, action="append", metavar="N", help="tokens; may be repeated")
     estimate.add_argument("--batch", type=int, default=1, metavar="N", help="sequences (default 1)")
@@ -83,17 +102,29 @@ def _inspecting(commands: Any) -> None:
         metavar="DTYPE",
         help=f"of recurrent states (default {RECURRENT_DTYPE})",
     )
-    for name in ("status", "list"):
-        status = _command(commands, name, inspecting.status, "studies in a store: progress, failures with reasons")
-        _store(status)
-    front = _command(commands, "front", inspecting.front, "the front of a study")
-    front.add_argument("study", metavar="STUDY", help="a file or the name of a stored study")
-    front.add_argument("--format", choices=("table", "csv", "json", "html"), default="table")
-    _store(front)
-    show = _command(commands, "show", inspecting.show, "one candidate: architecture, metrics, memory")
-    show.add_argument("study", metavar="STUDY")
-    show.add_argument("trial", type=int, metavar="TRIAL")
-    _store(show)
+    estimate.add_argument(
+        "--train-dtype", default=TRAIN_DTYPE, metavar="DTYPE", help=f"of training (default {TRAIN_DTYPE})"
+    )
+    estimate.add_argument(
+        "--optimizer", default=OPTIMIZER, help=f"of training: {', '.join(OPTIMIZERS)} (default {OPTIMIZER})"
+    )
+    estimate.add_argument(
+        "--checkpointing", action="store_true", help="training runs each layer again on the way back, to keep less"
+    )
+    estimate.add_argument(
+        "--max-memory", metavar="SIZE", help="of one network: the longest context within so much, such as 24GiB"
+    )
+    estimate.add_argument(
+        "--draws", type=int, default=estimating.DRAWS, metavar="N", help=f"of a space (default {estimating.DRAWS})"
+    )
+    speed = estimate.add_mutually_exclusive_group()
+    speed.add_argument(
+        "--speed", metavar="FLOPS", help="FLOPs a second that training reaches, such as 40G: for the time"
+    )
+    speed.add_argument("--store", metavar="URL", help="database whose finished trials say how fast training is")
+    speed.add_argument(
+        "--measure", action="store_true", help="time a few training steps of the median draw (needs data)"
+    )
 
 
 def _running(commands: Any) -> None:

@@ -78,15 +78,16 @@ def classify(error: BaseException) -> Failure:
 def training_flops(job: Job, task: Task) -> float:
     """FLOPs of the job's training steps, by formula, each at its own lengths of sequence and source."""
     steps = range(job.from_step, job.to_step)
-    return _flops(job.candidate.architecture, task, job.schedule.tokens_per_step, job.seed, steps)
+    return flops_of_steps(job.candidate.architecture, task, job.schedule.tokens_per_step, job.seed, steps)
 
 
 def flops_per_step(architecture: Architecture, task: Task, tokens_per_step: int, seed: int) -> float:
     """FLOPs of a training step of a bound architecture, averaged over the lengths that batches mix."""
-    return _flops(architecture, task, tokens_per_step, seed, range(_AVERAGED_STEPS)) / _AVERAGED_STEPS
+    return flops_of_steps(architecture, task, tokens_per_step, seed, range(_AVERAGED_STEPS)) / _AVERAGED_STEPS
 
 
-def _flops(architecture: Architecture, task: Task, tokens_per_step: int, seed: int, steps: range) -> float:
+def flops_of_steps(architecture: Architecture, task: Task, tokens_per_step: int, seed: int, steps: range) -> float:
+    """FLOPs of some training steps of a bound architecture, each at its own lengths."""
     per_shape: dict[StepShape, float] = {}
     total = 0.0
     for step in steps:

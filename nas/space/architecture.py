@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from nas.errors import SpaceError, did_you_mean
@@ -51,6 +51,7 @@ GLOBAL_KEYS: Mapping[str, Key] = {
     "labels": Key(type=int, minimum=1, doc="outputs of a classification head; given by the task"),
 }
 CHOICES: Mapping[str, Sequence[str]] = {"positions": POSITIONS, "rope_scaling": ROPE_SCALINGS, "norm": NORMS}
+_STACK_KEYS = ("layers", "encoder", "decoder")
 # Left out of the plain values where they have their defaults: most networks do.
 _SILENT = ("rope_scaling", "rope_factor", "norm", "embedding_norm")
 
@@ -118,17 +119,17 @@ class Architecture:
             dimensions=self.surroundings.rope_dimensions,
         )
 
-    @property
+    @cached_property
     def surroundings(self) -> Surroundings:
         """What the specifications of `layers` must know of the whole."""
         return _surroundings(self.family, self.width, self.max_context, self.positions)
 
-    @property
+    @cached_property
     def encoder_surroundings(self) -> Surroundings:
         """What the specifications of `encoder_layers` must know of the whole."""
         return replace(self.surroundings, looks_ahead=True, has_source=False)
 
-    @property
+    @cached_property
     def placed_layers(self) -> tuple[tuple[Layer, Surroundings], ...]:
         """All layers, each with what is around it."""
         encoder = [(layer, self.encoder_surroundings) for layer in self.encoder_layers]
@@ -246,7 +247,7 @@ class Architecture:
             if key not in mapping:
                 raise SpaceError(f"an architecture needs '{key}'")
         stacks = _stacks(mapping)
-        _check_globals(mapping)
+        plain = whole_model({key: value for key, value in mapping.items() if key not in _STACK_KEYS})
         family, positions = str(mapping["family"]), str(mapping.get("positions", "rope"))
         around = _surroundings(family, mapping["width"], mapping["max_context"], positions)
         made: dict[str, tuple[Layer, ...]] = {}
@@ -258,8 +259,17 @@ class Architecture:
             )
             if problem := stack_problem(made[field], positions):
                 raise SpaceError(f"{where}: {problem}")
-        plain = {key: value for key, value in mapping.items() if key not in ("layers", "encoder", "decoder")}
-        return Architecture(**{**plain, **made, **_canonical_rope(mapping)})
+        return Architecture(**{**plain, **made})
+
+
+def whole_model(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an architecture besides its layers, checked and canonical.
+
+    Raises:
+        SpaceError: a value breaks a rule.
+    """
+    _check_globals(values)
+    return {**values, **_canonical_rope(values)}
 
 
 def stack_problem(layers: Sequence[Layer], positions: str) -> str:
@@ -282,6 +292,7 @@ def relative_heads(layers: Sequence[Layer], positions: str) -> int:
     return max((mixer_spec(layer.mixer).relative_heads(layer.values) for layer in layers), default=0)
 
 
+@lru_cache(maxsize=4_096)
 def _surroundings(family: str, width: int, max_context: int, positions: str) -> Surroundings:
     is_blank_infilling = family == "prefix_lm"
     return Surroundings(

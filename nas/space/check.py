@@ -14,7 +14,7 @@ from functools import partial
 from nas.catalog import MIXERS
 from nas.errors import SpaceError, did_you_mean
 from nas.space.architecture import CHOICES, GLOBAL_KEYS, Architecture
-from nas.space.constraints import Count
+from nas.space.constraints import Count, Figure
 from nas.space.domains import Domain, Draw, Range
 from nas.space.layers import CROSS_KEYS, LAYER_KEYS, layer_keys, layer_rules, refusal
 from nas.space.space import Entry, Space
@@ -76,6 +76,8 @@ def check_known(space: Space, known: Callable[[Architecture], float], where: str
     Raises:
         SpaceError: with the place and the figure's own words.
     """
+    if isinstance(known, Figure):
+        _check_context(space, known, where)
     rng = random.Random(0)
     for _ in range(_TRIAL_DRAWS):
         drawn = space.decode(space.draw(rng))
@@ -83,6 +85,19 @@ def check_known(space: Space, known: Callable[[Architecture], float], where: str
             network = space.bind(drawn, None)
             at_place(where, lambda network=network: known(network))  # type: ignore[misc]
             return
+
+
+def _check_context(space: Space, figure: Figure, where: str) -> None:
+    """A table of learned positions ends where it was trained."""
+    context = dict(figure.settings).get("context")
+    if context is None or "learned" not in (space.globals["positions"].domain.grid or ()):
+        return
+    shortest = min(int(value) for value in space.globals["max_context"].domain.grid or (context,))
+    if context > shortest:
+        raise SpaceError(
+            f"{where}: '{figure}': learned positions end at max_context, here at {shortest} tokens or later: "
+            f"a context must be at most {shortest}, not {context}"
+        )
 
 
 def check_count(space: Space, count: Count, where: str) -> None:

@@ -14,13 +14,13 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from nas import catalog
 from nas.errors import InputError, SpaceError, did_you_mean
 from nas.space.architecture import Architecture
 from nas.specs.base import Value
-from nas.units import parse_bytes, parse_number
+from nas.units import parse_bytes, parse_number, parse_size
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -46,6 +46,19 @@ _MINIMA = {"cache_window": 0}
 
 _RULE = re.compile(r"^(?P<left>.+?)\s*(?P<op><=|>=|==|<|>)\s*(?P<right>.+)$")
 _COUNT = re.compile(r"^count\(\s*(?P<key>\w+)\s*=\s*(?P<value>[^)]+?)\s*\)$")
+
+
+class Measure(Protocol):
+    """The left side of a rule: an exact number of an architecture."""
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether a limit of it may have a unit of bytes."""
+        ...
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The number for an architecture."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,7 @@ class Count:
 
     key: str
     value: str
+    takes_bytes: ClassVar[bool] = False
 
     @staticmethod
     def parse(text: str) -> Count | None:
@@ -156,7 +170,7 @@ class Constraint:
     """
 
     text: str
-    measure: Figure | Count
+    measure: Measure
     op: str
     limit: float
 
@@ -171,9 +185,8 @@ class Constraint:
         if match is None:
             raise SpaceError(f"'{text}' is no constraint: write 'name op number', such as 'serve_bytes <= 8 MiB'")
         measure = Count.parse(match["left"]) or Figure.parse(match["left"])
-        takes_bytes = isinstance(measure, Figure) and measure.takes_bytes
         try:
-            limit = parse_bytes(match["right"]) if takes_bytes else parse_number(match["right"])
+            limit = parse_limit(measure, match["right"])
         except InputError as error:
             raise SpaceError(f"constraint '{text}': {error}") from None
         return Constraint(text.strip(), measure, match["op"], limit)
@@ -189,9 +202,24 @@ class Constraint:
     def explain(self, architecture: Architecture) -> str:
         """The rule and the value that breaks it."""
         value = self.measure(architecture)
-        in_bytes = isinstance(self.measure, Figure) and self.measure.takes_bytes
         # Bytes in full: rounded, a value just over a limit would read like the limit.
-        return f"{self.text} (it is {value:,.0f} bytes)" if in_bytes else f"{self.text} (it is {value:,.6g})"
+        return (
+            f"{self.text} (it is {value:,.0f} bytes)"
+            if self.measure.takes_bytes
+            else f"{self.text} (it is {value:,.6g})"
+        )
+
+
+def parse_limit(measure: Figure | Count, text: str | float) -> float:
+    """The limit of a figure or a count: a size above 0, a number with or without a unit of bytes, or a plain one.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(measure, Figure) and measure.is_bytes:
+        return parse_size(text)
+    # What a function of the user's own gives may be below 0.
+    return parse_bytes(text) if measure.takes_bytes else parse_number(text)
 
 
 def _check_own(name: str) -> None:

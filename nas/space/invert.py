@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from nas.space.architecture import Architecture
 from nas.space.domains import Domain, Draw, Range
 from nas.space.layers import CROSS_KEYS, LAYER_KEYS, Layer, make_layer
-from nas.space.space import repaired
+from nas.space.repair import repaired
 from nas.specs import mixer_spec
 from nas.specs.base import MixerSpec, Surroundings, Value
 

@@ -39,6 +39,8 @@ CROSS_KEYS: Mapping[str, Key] = {
     ),
 }
 _CROSS_HEADS = 4
+# What a layer's options must not hide.
+_OWN = ("mixer", "options", "values")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class Layer:
     mixer: str
     options: tuple[tuple[str, Value], ...]
 
+    def __post_init__(self) -> None:
+        # Attributes that are there are found at once; these are read for every layer of every draw.
+        self.__dict__.update({key: value for key, value in self.options if key not in _OWN})
+
     def __getattr__(self, name: str) -> Value:
-        if not name.startswith("_") and name != "options":
-            for key, value in self.options:
-                if key == name:
-                    return value
+        # Only for names that no option has; it is here for the message, and for type checkers.
         raise AttributeError(f"this layer ({self.__dict__.get('mixer')}) has no '{name}'")
 
     @cached_property

@@ -15,18 +15,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.errors import SpaceError
-from nas.space.architecture import Architecture, stack_problem
+from nas.space.architecture import Architecture, stack_problem, whole_model
 from nas.space.constraints import Constraint
 from nas.space.domains import Domain, Draw
-from nas.space.layers import layer_keys, layer_rules, make_layer
+from nas.space.feasibility import limits_of, survey
+from nas.space.layers import Layer, layer_keys, make_layer
+from nas.space.repair import repaired
 from nas.specs import family_spec, mixer_spec
 from nas.specs.base import Surroundings, Value
 from nas.specs.tasks import TaskShape
 
 MAXIMUM_TRIES = 20_000
+# Layers and global values that a space remembers; one whose draws are continuous would otherwise grow without end.
+MOST_KEPT = 65_536
+
+_Pairs = tuple[tuple[str, Value], ...]
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -184,24 +190,76 @@ class Space:
             (name, float(values.get(f"training.{name}", draw.fixed or 0))) for name, draw in self.training.items()
         )
         around = {name: _value(draw, name, values) for name, draw in self.globals.items()}
-        stacks: dict[str, list[dict[str, Value]]] = {entry.stack: [] for entry in self.entries}
-        for entry in self.entries:
-            surroundings = self.surroundings(around, entry.stack)
+        whole = tuple(around.items())
+        stacks: dict[str, list[Layer]] = {entry.stack: [] for entry in self.entries}
+        for place, entry in enumerate(self.entries):
             depth = int(_value(entry.repeat, entry.repeat_name, values))
             for index in range(depth):
-                raw = {key: _value(draw, entry.parameter_name(key, index), values) for key, draw in entry.draws.items()}
-                layer, problem = repaired(raw, entry.draws, around, surroundings)
-                if problem:
+                mixer = str(_value(entry.draws["mixer"], entry.parameter_name("mixer", index), values))
+                names = self._names[place, index, mixer]
+                raw = tuple([(key, known if name is None else values[name]) for key, name, known in names])
+                layer, problem = self._layer(place, raw, whole)
+                if layer is None:
                     return Drawn(None, training, problem)
                 stacks[entry.stack].append(layer)
-        for stack, layers in stacks.items():
-            if problem := self._stack_problem(layers, self.surroundings(around, stack)):
+        for layers in stacks.values():
+            if problem := stack_problem(layers, str(around["positions"])):
                 return Drawn(None, training, problem)
-        words: dict[str, Any] = {stack: {"layers": layers} for stack, layers in stacks.items()}
-        vocabulary = around.pop("vocabulary", None)
-        mapping: dict[str, Any] = {"family": self.family, **around, **words.pop("", {}), **words}
-        architecture = Architecture.from_mapping(mapping)
+        vocabulary = around.get("vocabulary")
+        fields: dict[str, Any] = {
+            "encoder_layers" if stack == "encoder" else "layers": tuple(found) for stack, found in stacks.items()
+        }
+        architecture = Architecture(**self._plain(whole), **fields)
         return Drawn(architecture, training, vocabulary=None if vocabulary is None else int(vocabulary))
+
+    @cached_property
+    def _names(self) -> Mapping[tuple[int, int, str], tuple[tuple[str, str | None, Value], ...]]:
+        """Of an entry's layer with a mixer: each key that it takes, the parameter that holds it, or its fixed value.
+
+        What a mixer does not take plays no part, and left out it makes equal layers of more draws.
+        """
+        found = {}
+        for place, entry in enumerate(self.entries):
+            for mixer in entry.draws["mixer"].domain.grid or ():
+                takes = {**layer_keys(entry.stack == "decoder"), **mixer_spec(str(mixer)).keys}
+                draws = [(key, draw) for key, draw in entry.draws.items() if key in takes]
+                for index in range(entry.most):
+                    found[place, index, str(mixer)] = tuple(
+                        (key, entry.parameter_name(key, index), "") if draw.fixed is None else (key, None, draw.fixed)
+                        for key, draw in draws
+                    )
+        return found
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        """What was made of a part of a draw: layers and the values of the whole model come again and again."""
+        return {}
+
+    def _layer(self, place: int, raw: _Pairs, whole: _Pairs) -> tuple[Layer | None, str]:
+        """The repaired layer of an entry and "", or None and the rule that could not be mended."""
+        key = (place, raw, whole)
+        found: tuple[Layer | None, str] | None = self._made.get(key)
+        if found is None:
+            entry, around = self.entries[place], dict(whole)
+            surroundings = self.surroundings(around, entry.stack)
+            words, problem = repaired(dict(raw), entry.draws, around, surroundings)
+            made = None if problem else make_layer(words, surroundings, family=self.family, where="layer")
+            found = self._keep(key, (made, problem))
+        return found
+
+    def _plain(self, whole: _Pairs) -> Mapping[str, Any]:
+        """The checked fields of an architecture besides its layers."""
+        found: Mapping[str, Any] | None = self._made.get(whole)
+        if found is None:
+            fields = {name: value for name, value in whole if name != "vocabulary"}
+            found = self._keep(whole, whole_model({"family": self.family, **fields}))
+        return found
+
+    def _keep(self, key: object, made: _Made) -> _Made:
+        if len(self._made) >= MOST_KEPT:
+            self._made.clear()
+        self._made[key] = made
+        return made
 
     def surroundings(self, around: Mapping[str, Value], stack: str) -> Surroundings:
         """What the layers of a stack must know, given the values of the whole model."""
@@ -213,13 +271,6 @@ class Space:
             looks_ahead=stack == "encoder" or family_spec(self.family).looks_ahead,
             has_source=stack == "decoder",
             rope_dimensions=2 if self.family == "prefix_lm" and positions == "rope" else 1,
-        )
-
-    def _stack_problem(self, layers: list[dict[str, Value]], around: Surroundings) -> str:
-        if around.positions != "relative":
-            return ""
-        return stack_problem(
-            [make_layer(layer, around, family=self.family, where="layer") for layer in layers], around.positions
         )
 
     def draw(self, rng: random.Random) -> dict[str, Value]:
@@ -244,26 +295,18 @@ class Space:
 
     def samples(self, seed: int, *, shape: TaskShape | None = None) -> Iterator[Architecture]:
         """As `sample`, one after the other, with repetitions."""
-        rng = random.Random(seed)
+        rng, tries = random.Random(seed), 0
         while True:
-            excluded: dict[str, int] = {}
-            for _ in range(MAXIMUM_TRIES):
-                drawn = self.decode(self.draw(rng))
-                if drawn.architecture is None:
-                    excluded[drawn.excluded] = excluded.get(drawn.excluded, 0) + 1
-                    continue
+            drawn = self.decode(self.draw(rng))
+            tries += 1
+            if drawn.architecture is not None:
                 architecture = self.bind(drawn, shape)
-                broken = self.broken_constraints(architecture)
-                if not broken:
+                if not self.broken_constraints(architecture):
                     yield architecture
-                    break
-                for rule in broken:
-                    excluded[rule.text] = excluded.get(rule.text, 0) + 1
-            else:
-                worst = max(excluded, key=lambda text: excluded[text])
-                raise SpaceError(
-                    f"space '{self.name}': none of {MAXIMUM_TRIES:,} draws is feasible; '{worst}' excludes most of them"
-                )
+                    tries = 0
+            if tries == MAXIMUM_TRIES:
+                tries = 0
+                survey(self, limits_of(self), bind=lambda drawn: self.bind(drawn, shape)).refuse_infeasible()
 
     def bind(self, drawn: Drawn, shape: TaskShape | None) -> Architecture:
         """The architecture of a draw with the task's shape, or with the vocabulary that the space fixes or drew."""
@@ -299,60 +342,6 @@ class Space:
 
         unbound = replace(architecture, vocabulary=None, head=None, labels=None)
         return next(assignments(self, unbound), None) is not None and not self.broken_constraints(architecture)
-
-
-def repaired(
-    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value], surroundings: Surroundings
-) -> tuple[dict[str, Value], str]:
-    """The active values of one layer, each that breaks a rule moved to the nearest one that keeps it.
-
-    Args:
-        raw: a value for each key of `draws`, active or not.
-        draws: of the layer's entry.
-        around: values of the whole model.
-        surroundings: what the layer must know of them.
-
-    Returns:
-        The layer and "", or the layer as far as it came and the rule that could not be mended.
-    """
-    has_source = surroundings.has_source
-    layer = _active(raw, draws, around, has_source)
-    moved: set[str] = set()
-    while broken := next(layer_rules(layer, surroundings), None):
-        # A key that was moved before would only be moved to and fro.
-        value = None if broken.key in moved else _nearest(broken.key, layer, draws, surroundings)
-        if value is None:
-            return layer, broken.text
-        moved.add(broken.key)
-        # Another value may switch other keys on or off.
-        layer = _active({**raw, **layer, broken.key: value}, draws, around, has_source)
-    return layer, ""
-
-
-def _nearest(key: str, layer: Mapping[str, Value], draws: Mapping[str, Draw], around: Surroundings) -> Value | None:
-    """The value of a key's domain nearest to the layer's that breaks no rule of the key, if there is one."""
-    if key not in layer or isinstance(layer[key], str):
-        return None
-    before = float(layer[key])
-    for value in sorted(draws[key].domain.grid or (), key=lambda option: (abs(float(option) - before), option)):
-        if all(rule.key != key for rule in layer_rules({**layer, key: value}, around)):
-            return value
-    return None
-
-
-def _active(
-    raw: Mapping[str, Value], draws: Mapping[str, Draw], around: Mapping[str, Value], has_source: bool
-) -> dict[str, Value]:
-    """The values that the layer's mixer takes and whose conditions hold."""
-    takes = {**layer_keys(has_source), **mixer_spec(str(raw["mixer"])).keys}
-    active = {key: value for key, value in raw.items() if key in takes}
-    # A condition may hang on a value that is itself inactive, so drop until nothing changes.
-    while True:
-        known = {**around, **active}
-        kept = {key: value for key, value in active.items() if draws[key].is_active(known)}
-        if len(kept) == len(active):
-            return active
-        active = kept
 
 
 def _value(draw: Draw, name: str, values: Mapping[str, Value]) -> Value:

@@ -7,9 +7,7 @@ that there is one loop. Making one loads the task, and so torch.
 from __future__ import annotations
 
 import inspect
-import random
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from nas.config import SamplerWords, StudyConfig
 from nas.errors import StudyError
 from nas.measure.function import EvaluationFunction, FunctionEvaluator
-from nas.objectives import Objective, known_values
+from nas.objectives import Objective, objective_limits
 from nas.pareto import Axis
 from nas.records import Evaluator, Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint, Figure
+from nas.space.feasibility import Limit, Survey, limits_of, survey
 from nas.space.space import Drawn, Space
 from nas.specs.tasks import EFFECTIVE_CONTEXT, TaskShape
 from nas.store import StoredObjective
@@ -29,8 +28,6 @@ from nas.study.vocabularies import Cut, bind, joint_version, reference_with
 
 if TYPE_CHECKING:
     from nas.tasks.base import Task
-
-SCALE_DRAWS = 4_096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +50,7 @@ class Plan:
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
         cuts: the task with each vocabulary of a space that searches them; else none.
+        budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
     """
 
     name: str
@@ -70,6 +68,7 @@ class Plan:
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
     cuts: tuple[Cut, ...] = ()
+    budget_limits: tuple[Limit, ...] = ()
 
     def bind(self, drawn: Drawn) -> Architecture:
         """The network of a draw, bound to the task."""
@@ -111,12 +110,14 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     reference = replace(config.task, data_version=version)
     by_vocabulary: dict[int, Task] = {each.shape.vocabulary: each for each in tasks}
 
+    def own_task(architecture: Architecture) -> Task:
+        return by_vocabulary.get(architecture.vocabulary or 0) or task
+
+    def step_flops(architecture: Architecture) -> float:
+        return flops_per_step(architecture, own_task(architecture), config.budget.tokens_per_step, config.seed)
+
     def schedule(architecture: Architecture) -> Schedule:
-        own = by_vocabulary.get(architecture.vocabulary or 0) or task
-        return config.schedule(
-            flops_per_step(architecture, own, config.budget.tokens_per_step, config.seed),
-            bytes_per_token=own.bytes_per_token,
-        )
+        return config.schedule(step_flops(architecture), bytes_per_token=own_task(architecture).bytes_per_token)
 
     def others(architecture: Architecture) -> tuple[int, ...]:
         named = dict(config.task.options).get("contexts")
@@ -138,6 +139,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         trainer=config.trainer,
         trials=config.trials,
         cuts=cuts,
+        budget_limits=tuple(config.budget_limits(step_flops)),
     )
 
 
@@ -206,13 +208,17 @@ def _name(evaluate: EvaluationFunction) -> str:
     return f"{named.__module__}:{named.__qualname__}"
 
 
-def stored_objectives(plan: Plan) -> tuple[StoredObjective, ...]:
+def stored_objectives(plan: Plan, draws: Sequence[Architecture]) -> tuple[StoredObjective, ...]:
     """The objectives with the scale of their axes, fixed for the study's life.
 
+    Args:
+        plan: whose objectives they are.
+        draws: feasible networks: what no candidate may be must not set the scale, for an ideal beyond a limit would
+            turn the axis round.
+
     Measured ones run from the trivial baseline to the best value that there is; known ones from
-    their limit, else the largest of 4,096 draws, to the smallest of them; bytes in powers of two.
+    their limit, else the largest of the draws, to the smallest of them; bytes in powers of two.
     """
-    draws = _draws(plan)
     found = []
     for objective in plan.objectives:
         if objective.known is None:
@@ -253,22 +259,10 @@ def axes(objectives: Sequence[StoredObjective]) -> tuple[Axis, ...] | None:
     return tuple(found)
 
 
-def _draws(plan: Plan) -> list[Architecture]:
-    rng = random.Random(0)
-    drawn = (plan.space.decode(plan.space.draw(rng)) for _ in range(SCALE_DRAWS))
-    networks = (plan.bind(one) for one in drawn if one.architecture is not None)
-    excluded: Counter[str] = Counter()
-    found = []
-    for network in networks:
-        # What no candidate may be must not set the scale: an ideal beyond a limit would turn the axis round.
-        broken = violations(plan, network, known_values(plan.objectives, network))
-        excluded.update(rule.partition(" (it is")[0] for rule in broken)
-        if not broken:
-            found.append(network)
-    if not found:
-        worst = f"'{excluded.most_common(1)[0][0]}' excludes most of them" if excluded else "no network can be built"
-        raise StudyError(f"space '{plan.space.name}': none of {SCALE_DRAWS:,} draws is feasible; {worst}")
-    return found
+def surveyed(plan: Plan) -> Survey:
+    """Random draws of a plan's space, bound to its task, and what the limits of candidates make of them."""
+    limits = [*limits_of(plan.space), *objective_limits(plan.objectives), *plan.budget_limits]
+    return survey(plan.space, limits, bind=plan.bind)
 
 
 def violations(plan: Plan, architecture: Architecture, known: Mapping[str, float]) -> dict[str, float]:

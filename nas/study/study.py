@@ -20,7 +20,7 @@ from nas.files import Files
 from nas.objectives import Objective
 from nas.space.space import Space
 from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
-from nas.units import parse_bytes
+from nas.units import parse_bytes, parse_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from nas.study.progress import Progress
 
 DEFAULT_STORE = "sqlite:///nas.db"
+# What a resolved study holds beside the words of its file: what was found when it was made, and when it was run last.
+FOUND_KEYS = ("data_version", "device_memory_bytes")
 
 
 class Study:
@@ -165,6 +167,10 @@ class Study:
             raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
         earlier = self._refuse_changes()
         plan = self._made_plan(earlier)
+        if self._config is not None:
+            from nas.study.device import on_device
+
+            plan = on_device(plan, self._config, workers)
         target = trials or plan.trials or _stored_trials(earlier)
         if target is None:
             raise StudyError("how many candidates? give trials=")
@@ -173,7 +179,7 @@ class Study:
         sampler_class(plan.sampler.name)
         if self._files is not None:
             Files(self._files)
-        objectives = () if earlier is not None else self._scaled(plan)
+        objectives = self._scaled(plan, earlier)
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, objectives)
@@ -311,19 +317,24 @@ class Study:
             self._plan = plan_from_config(self._config, version)
         return self._plan
 
-    def _scaled(self, plan: Plan) -> tuple[StoredObjective, ...]:
-        """The objectives with their scales; fails where next to nothing is feasible."""
-        from nas.study.plan import stored_objectives
+    def _scaled(self, plan: Plan, earlier: StoredStudy | None) -> tuple[StoredObjective, ...]:
+        """The objectives of a new study with their scales; fails where next to nothing is feasible."""
+        from nas.study.plan import stored_objectives, surveyed
 
-        # What a vocabulary changes shows in the draws below.
-        next(plan.space.samples(plan.seed, shape=plan.shape))
-        return stored_objectives(plan)
+        has_device = self._config is not None and self._config.device is not None
+        if earlier is not None and not has_device:
+            # Nothing that decides what is feasible can have changed.
+            return ()
+        survey = surveyed(plan)
+        survey.refuse_infeasible()
+        return stored_objectives(plan, survey.feasible) if earlier is None else ()
 
     def _enter(
         self, plan: Plan, earlier: StoredStudy | None, target: int, objectives: Sequence[StoredObjective]
     ) -> StoredStudy:
         """The study's row, made on the first run."""
         from nas.measure.environment import current_environment
+        from nas.study.device import with_memory
 
         resolved = {**plan.resolved, "trials": target}
         if earlier is None:
@@ -331,13 +342,13 @@ class Study:
             stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
         else:
             stored = self.store.update_resolved(earlier, resolved)
-        self.store.add_environment(stored, current_environment())
+        self.store.add_environment(stored, with_memory(current_environment(), resolved))
         return stored
 
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a resolved study that a study file has too."""
-    return {key: value for key, value in resolved.items() if key != "data_version"}
+    return {key: value for key, value in resolved.items() if key not in FOUND_KEYS}
 
 
 def _stored_trials(earlier: StoredStudy | None) -> int | None:
@@ -385,7 +396,8 @@ def parse_limits(texts: Sequence[str]) -> dict[str, float]:
         if not equals or not name:
             raise StudyError(f"'{text}' is no limit: write objective=value, such as serve_bytes=8MiB")
         try:
-            found[name.strip()] = parse_bytes(value)
+            is_size = name.partition("@")[0].strip().endswith("_bytes")
+            found[name.strip()] = parse_size(value) if is_size else parse_bytes(value)
         except InputError as error:
             raise StudyError(f"limit '{text}': {error}") from None
     return found

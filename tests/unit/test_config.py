@@ -508,3 +508,51 @@ def test_shipped_studies_load_by_name_from_anywhere(monkeypatch: pytest.MonkeyPa
 def test_a_missing_study_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"no file 'quikstart': did you mean 'quickstart'\?"):
         load_study_config("quikstart")
+
+
+def test_the_memory_of_the_device_is_a_constraint_on_a_training_step(folder: Path) -> None:
+    config = load(folder, device="device_memory: 1 GiB\ndevice_reserve: 24 MiB")
+    rule = config.space.constraints[-1]
+    assert rule.limit == 1000 * 2**20
+    assert rule.text.startswith(
+        "train_peak_bytes of 1024 tokens <= 1048576000 B (device_memory 1 GiB, 24 MiB kept free"
+    )
+    assert load(folder, device="device_memory: 1 GiB").space.constraints[-1].limit == 0.9 * 2**30
+
+
+def test_what_is_left_to_the_device_is_no_constraint_yet(folder: Path) -> None:
+    config = load(folder, device="device_memory: auto")
+    assert config.device is not None and config.device.bytes is None
+    assert config.space.constraints == load(folder).space.constraints
+    assert load(folder).device is None
+
+
+def test_another_device_may_go_on_with_a_study(folder: Path) -> None:
+    before = load(folder).resolved
+    assert "device_memory" not in before
+    for words in ("device_memory: auto", "device_memory: 2 GiB\ndevice_reserve: 5%"):
+        config = load(folder, device=words)
+        assert changed_keys(before, config.resolved) == []
+        again = config_from_resolved(json.loads(json.dumps(config.resolved)))
+        assert (again.device, again.space.constraints) == (config.device, config.space.constraints)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("device_memory: 8 mb", "study.yaml:10: device_memory must be 'auto' or bytes"),
+        ("device_memory: 0", "above 0 bytes"),
+        ("device_memory: automatic", "'auto' or bytes, such as '8 GiB'"),
+        ("device_memory: auto\ndevice_reserve: 100%", "below 100%"),
+        ("device_reserve: 10%", "study.yaml:10: device_reserve is of device_memory: give auto or bytes"),
+        ("device_memry: auto", "did you mean 'device_memory'?"),
+    ],
+)
+def test_words_of_the_device_that_mean_nothing_are_refused(folder: Path, words: str, message: str) -> None:
+    assert message in refusal(folder, device=words)
+
+
+@pytest.mark.parametrize("limit", ["0 MiB", "-4 MiB", "4 mb"])
+def test_a_limit_in_bytes_is_above_nothing_and_has_a_unit_that_exists(folder: Path, limit: str) -> None:
+    text = refusal(folder, objectives=f"objectives: [recall_accuracy, {{name: serve_bytes, limit: {limit}}}]")
+    assert "above 0 bytes" in text or "did you mean 'MB' (1,000,000 bytes) or 'MiB' (1,048,576)?" in text

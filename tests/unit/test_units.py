@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import InputError
-from nas.units import BYTES, format_bytes, format_count, parse_bytes, parse_number, parse_seconds
+from nas.units import (
+    BYTES,
+    exact_bytes,
+    format_bytes,
+    format_count,
+    format_seconds,
+    parse_bytes,
+    parse_number,
+    parse_seconds,
+    parse_size,
+    parse_speed,
+)
 
 
 @pytest.mark.parametrize(
@@ -122,3 +133,42 @@ def test_written_bytes_read_back_to_three_digits(count: float) -> None:
     assert "e" not in text
     assert parse_bytes(text) == pytest.approx(count, rel=0.006, abs=0.6)
     assert text.split()[1] in BYTES
+
+
+@pytest.mark.parametrize("text", ["0", "0 MiB", "-8 MiB", -1, "1e999"])
+def test_a_size_is_above_nothing(text: str | float) -> None:
+    with pytest.raises(InputError, match="above 0 bytes"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["8 mb", "8 M", "8 m"])
+def test_a_unit_that_could_be_decimal_or_binary_names_both(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_size(text)
+    assert "did you mean 'MB' (1,000,000 bytes) or 'MiB' (1,048,576)?" in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "speed"), [("2e11", 2e11), ("200 G", 2e11), ("0.2T", 2e11), (5, 5)])
+def test_a_speed_is_in_operations_a_second(text: str | float, speed: float) -> None:
+    assert parse_speed(text) == speed
+
+
+@pytest.mark.parametrize(("text", "words"), [("0", "above 0"), ("-2G", "above 0"), ("2 X", "unknown unit 'X'")])
+def test_what_is_no_speed_is_refused(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse_speed(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(300, "300 B"), (262144, "262144 B (256 KiB)"), (262145, "262145 B (256 KiB)")]
+)
+def test_exact_bytes_can_be_typed_in_again(count: float, text: str) -> None:
+    assert exact_bytes(count) == text
+    assert parse_size(exact_bytes(count).partition(" (")[0]) == count
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.5, "0.5 s"), (90, "90 s"), (150, "2.5 min"), (9000, "2.5 h"), (259200, "3 d")]
+)
+def test_seconds_are_shown_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text

@@ -315,3 +315,25 @@ def test_a_depth_beside_a_list_of_layers_is_refused(path: Path) -> None:
 def test_a_mapping_without_a_file_is_named_by_the_space(path: Path) -> None:
     with pytest.raises(SpaceError, match=r"space 'mine': unknown key 'widht': did you mean 'width'\?"):
         Space.from_mapping({"name": "mine", "widht": 3})
+
+
+def test_a_constraint_asks_no_context_beyond_learned_positions(path: Path) -> None:
+    changed = {"family": "family: decoder\npositions: {choice: [rope, learned]}"}
+    assert refusal(write(path, **changed, constraint="  - serve_bytes@context=129 <= 4 MiB")) == (
+        "space.yaml:15: 'serve_bytes@context=129': learned positions end at max_context, here at 128 tokens or later: "
+        "a context must be at most 128, not 129"
+    )
+    assert Space.load(write(path, **changed, constraint="  - serve_bytes@context=128 <= 4 MiB"))
+    assert Space.load(write(path, constraint="  - serve_bytes@context=129 <= 4 MiB"))
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("0 MiB", "a size must be above 0 bytes and finite, not '0 MiB': the smallest is 1 B"),
+        ("-4 MiB", "a size must be above 0 bytes and finite, not '-4 MiB'"),
+        ("4 M", "did you mean 'MB' (1,000,000 bytes) or 'MiB' (1,048,576)?"),
+    ],
+)
+def test_a_limit_is_a_size_in_a_unit_that_exists(path: Path, limit: str, words: str) -> None:
+    assert words in refusal(write(path, constraint=f"  - serve_bytes <= {limit}"))

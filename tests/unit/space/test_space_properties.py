@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
@@ -184,3 +187,20 @@ def test_the_parameters_of_a_draw_are_always_the_same(space: Space, seed: int) -
     names = [parameter.name for parameter in space.parameters]
     assert list(space.draw(random.Random(seed))) == names
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", ["hybrid_decoder", "encoder_decoder", "prefix_lm"])
+def test_what_a_space_remembers_of_earlier_draws_changes_no_network(name: str) -> None:
+    used, rng = Space.load(name), random.Random(0)
+    for values in [used.draw(rng) for _ in range(100)]:
+        drawn, afresh = used.decode(values), replace(used).decode(values)
+        assert drawn == afresh
+        if drawn.architecture is not None:
+            assert Architecture.from_mapping(drawn.architecture.to_mapping()) == drawn.architecture
+            assert pickle.loads(pickle.dumps(drawn.architecture)).layers[0].mlp == drawn.architecture.layers[0].mlp
+
+
+def test_a_space_that_has_drawn_travels_between_processes() -> None:
+    space = Space.load("hybrid_decoder")
+    before = space.sample(0)
+    assert pickle.loads(pickle.dumps(space)).sample(0) == before

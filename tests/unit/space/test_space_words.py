@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
+from nas.space.constraints import Constraint
 from nas.space.invert import assignments
 from nas.space.load import shipped_folder
 from nas.space.space import Space
@@ -441,9 +444,15 @@ def test_where_nothing_is_feasible_the_constraint_that_excludes_most_is_named() 
     )
     with pytest.raises(SpaceError) as caught:
         found.sample(0)
-    assert str(caught.value) == (
-        "space 'test': none of 20,000 draws is feasible; 'serve_bytes <= 1 KiB' excludes most of them"
+    rule, hint = str(caught.value).splitlines()
+    assert rule == (
+        "space 'test': 0 of 4,096 draws are feasible, and 1 in 1,000 must be; "
+        "'serve_bytes <= 1 KiB' excludes most of them (100.0%)."
     )
+    nearest = re.search(r"the nearest limit that is feasible: (serve_bytes <= \d+ B)", hint)
+    assert nearest is not None
+    kept = [rule for rule in found.constraints if not rule.text.startswith("serve")]
+    assert replace(found, constraints=(*kept, Constraint.parse(nearest[1]))).sample(0)
 
 
 # Files
