@@ -258,8 +258,9 @@ INTRODUCTIONS: Mapping[str, str] = {
         "`studies/spam_assassin.yaml`: subject and body of a mail, trained on the mails \\*-1, tested on \\*-2,"
         " of which half is spam. Decoders of width 64 and depth 2 with full attention, BPE of 4,096 tokens, "
         "beginning and end of what is longer than the context (`head_tail`)."
-        " The set was cut to subject and body after whole mails had been scored on the test part too (.54 to .62 at "
-        "context 512): this choice was made with those scores in sight."
+        " The set holds subject and body alone: of whole mails, whose other headers tell in which collection they were "
+        "kept, the same networks are right on .96 to 1.00 of held-out mails of \\*-1 and on .51 to .79 of \\*-2. This "
+        "choice was made with those test scores in sight; everything else was set before."
     ),
     "foods": (
         "`studies/fine_foods.yaml`: encoders of width 64 and depth 2, BPE of 4,096 tokens. A linear model on TF-IDF "
@@ -295,10 +296,20 @@ FINDINGS: Mapping[str, str] = {
         "scoring alone."
     ),
     "spam": (
-        "A miss so far: a linear model on TF-IDF of the same texts has .930 to .952 on these mails, and ours fall with "
-        "the context, though they are right on .96 to .98 of held-out mails of \\*-1. The cause is not found yet; "
-        "suspects are the share of spam (15 % in training, half in the test part), over-fitting in twenty epochs, and "
-        "ends of mails that name their list."
+        "The accuracy rises with the context, from .904 at 64 tokens to .938 at 256, and no further at 1,024: subject, "
+        "first lines and last ones tell a spam. On the same texts a linear model on TF-IDF has .930 (logistic regression) "
+        "and .952 (linear SVM); of their first 64 words .915 and .934. What is missed is spam, of which .83 is found, "
+        "while .99 of the rest is passed: training has 15 % of spam, the test part half."
+    ),
+    "foods": (
+        "Clearly above always saying five stars (.660), and just below the linear models; 256 tokens, which hold nearly "
+        "all of a review, are better than 64. The rates were chosen on 410 reviews, whose accuracy is known to 2 points."
+    ),
+    "bible": (
+        "Far above copying the source (chrF 17.2, BLEU 0.0) on five books of which no verse was seen, though far from "
+        "usable: three layers that have read the rest of one Bible write the commonest turns and lose names and numbers."
+        " At 3 million tokens chrF is 14.6, at 6 million 21.8, at 12 million 27.6 (validation books): more training "
+        "helps most. Most of the time is that of writing 1,600 verses token by token beside other work on the machine."
     ),
     "qa": (
         "Not learnt yet: at 8 million tokens exact match is .046 on the test part, where the most frequent answer has "

@@ -55,6 +55,9 @@ def estimate(arguments: argparse.Namespace) -> int:
             )
         _print_reaches(space.sample(0), arguments)
         return 0
+    if config is None and space.size == 1:
+        _estimate_network(space.sample(0), arguments)
+        return 0
     if arguments.draws < 1:
         raise InputError(f"--draws must be at least 1, not {arguments.draws}")
     if config is None and (arguments.speed or arguments.store or arguments.measure):
