@@ -31,10 +31,13 @@ from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
-from nas.units import parse_bytes, parse_number
+from nas.units import BYTES, parse_bytes, parse_number
 
 # What may differ when a study goes on; anything else makes another study.
 CHANGEABLE = ("trials",)
+
+# Below this a limit is a number whose unit was forgotten.
+SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
 
 # Options of samplers and the sampler that each belongs to.
 SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
@@ -118,6 +121,7 @@ class StudyFile(Words):
     sampler: str | SamplerWords = "nsga2"
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
+    memory_limit: float | int | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +139,7 @@ class StudyConfig:
         seed: of everything that is drawn.
         trainer: arguments for lightning.Trainer.
         resolved: the same in plain values, for the store.
+        memory_limit: bytes that training a candidate may take of its device, or None.
     """
 
     name: str
@@ -147,6 +152,7 @@ class StudyConfig:
     seed: int
     trainer: tuple[tuple[str, Any], ...]
     resolved: Mapping[str, Any]
+    memory_limit: int | None = None
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
         """How the budget of a candidate is spent.
@@ -215,6 +221,21 @@ def load_study_config(path: str | Path, settings: Mapping[str, str] | None = Non
     return _config(values, lines, found.resolve().parent)
 
 
+def parse_memory_limit(text: str | float) -> int:
+    """The bytes of "2 GiB" or of a plain number.
+
+    Raises:
+        StudyError: no quantity of bytes, or one so small that its unit was forgotten.
+    """
+    try:
+        size = parse_bytes(text)
+    except InputError as error:
+        raise StudyError(f"memory_limit: {error}") from None
+    if not SMALLEST_MEMORY_LIMIT <= size < float("inf"):
+        raise StudyError(f"memory_limit must be at least 1 MiB, not {text!r}: write a unit, such as '2 GiB'")
+    return int(size)
+
+
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Dotted keys at which two resolved studies differ, the changeable ones left out."""
     old, new = _flat(before), _flat(after)
@@ -244,6 +265,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
             raise StudyError(f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {owner}")
     _check_budget(file.budget, space, lines)
     _check_trainer(file.trainer, lines)
+    memory_limit = _memory_limit(file, lines)
     resolved = {
         "name": file.name,
         "space": space_values,
@@ -259,6 +281,9 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         "seed": file.seed,
         "trainer": file.trainer,
     }
+    if memory_limit is not None:
+        # Left out where there is none, so that studies of before the word go on.
+        resolved["memory_limit"] = memory_limit
     return StudyConfig(
         name=file.name,
         space=space,
@@ -270,6 +295,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         seed=file.seed,
         trainer=tuple(sorted(file.trainer.items())),
         resolved=resolved,
+        memory_limit=memory_limit,
     )
 
 
@@ -473,6 +499,13 @@ def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
             rung_steps(budget, flops_per_step=1.0)
         except StudyError as error:
             raise StudyError(f"{lines.at(('budget',))}: {error}") from None
+
+
+def _memory_limit(file: StudyFile, lines: Lines) -> int | None:
+    try:
+        return None if file.memory_limit is None else parse_memory_limit(file.memory_limit)
+    except StudyError as error:
+        raise StudyError(f"{lines.at(('memory_limit',))}: {error}") from None
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

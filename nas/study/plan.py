@@ -28,7 +28,7 @@ from nas.store import StoredObjective
 from nas.study.vocabularies import Cut, bind, joint_version, reference_with
 
 if TYPE_CHECKING:
-    from nas.tasks.base import Task
+    from nas.tasks.base import StepShape, Task
 
 SCALE_DRAWS = 4_096
 
@@ -53,6 +53,8 @@ class Plan:
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
         cuts: the task with each vocabulary of a space that searches them; else none.
+        memory_limit: bytes that training a candidate may take of its device, or None.
+        training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Plan:
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
     cuts: tuple[Cut, ...] = ()
+    memory_limit: int | None = None
+    training_step: Callable[[Architecture], StepShape] | None = None
 
     def bind(self, drawn: Drawn) -> Architecture:
         """The network of a draw, bound to the task."""
@@ -91,10 +95,12 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     Raises:
         DataError: the data cannot be used, or is not what it was when the study was made.
     """
-    from nas.measure.train import TrainingEvaluator, flops_per_step
-    from nas.measure.trainer import make_trainer, quiet
+    from nas.measure.limit import check_memory_limit
+    from nas.measure.train import TrainingEvaluator, flops_per_step, largest_step
+    from nas.measure.trainer import device_of, make_trainer, quiet
     from nas.tasks.load import load_task
 
+    check_memory_limit(config.memory_limit, device_of(dict(config.trainer)))
     cuts, tasks = _cuts(config)
     task = tasks[0] if tasks else load_task(replace(config.task, data_version=data_version))
     version = joint_version(cuts, data_version) if cuts else task.data_version
@@ -111,8 +117,14 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     reference = replace(config.task, data_version=version)
     by_vocabulary: dict[int, Task] = {each.shape.vocabulary: each for each in tasks}
 
+    def task_of(architecture: Architecture) -> Task:
+        return by_vocabulary.get(architecture.vocabulary or 0) or task
+
+    def training_step(architecture: Architecture) -> StepShape:
+        return largest_step(architecture, task_of(architecture), config.budget.tokens_per_step, config.seed)
+
     def schedule(architecture: Architecture) -> Schedule:
-        own = by_vocabulary.get(architecture.vocabulary or 0) or task
+        own = task_of(architecture)
         return config.schedule(
             flops_per_step(architecture, own, config.budget.tokens_per_step, config.seed),
             bytes_per_token=own.bytes_per_token,
@@ -138,6 +150,8 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         trainer=config.trainer,
         trials=config.trials,
         cuts=cuts,
+        memory_limit=config.memory_limit,
+        training_step=training_step,
     )
 
 
@@ -163,12 +177,17 @@ def plan_from_function(
     objectives: Sequence[Objective],
     sampler: str,
     seed: int,
+    memory_limit: int | None = None,
 ) -> Plan:
     """The plan of a user's own evaluator: any function of an architecture, with one rung.
 
     Raises:
         StudyError: fewer than two objectives, none of them measured, or one given twice.
     """
+    from nas.measure.limit import check_memory_limit
+    from nas.measure.trainer import device_of
+
+    check_memory_limit(memory_limit, device_of({}))
     names = [objective.name for objective in objectives]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise StudyError(f"a study needs two or more objectives of different names, not {names}")
@@ -186,6 +205,8 @@ def plan_from_function(
         "sampler": {"name": sampler},
         "seed": seed,
     }
+    if memory_limit is not None:
+        resolved["memory_limit"] = memory_limit
     return Plan(
         name=name,
         space=space,
@@ -197,6 +218,7 @@ def plan_from_function(
         task=TaskReference(name="function"),
         shape=None,
         schedule=lambda architecture: Schedule(tokens_per_step=1, rung_steps=(1,)),
+        memory_limit=memory_limit,
     )
 
 
