@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from nas.cli import inspecting, running, using
+from nas.cli import inspecting, probing, running, using
 from nas.cli.running import STORE
 from nas.errors import did_you_mean
 
@@ -59,11 +59,14 @@ def make_parser() -> argparse.ArgumentParser:
 def _inspecting(commands: Any) -> None:
     check = _command(commands, "check", inspecting.check, "validate spaces and studies, without torch")
     check.add_argument("files", nargs="+", metavar="FILE", help="space or study files, or names of shipped ones")
-    estimate = _command(commands, "estimate", inspecting.estimate, "predicted memory and FLOPs")
+    estimate = _command(commands, "estimate", probing.estimate, "predicted memory and FLOPs")
     estimate.add_argument("file", metavar="FILE", help="an architecture (JSON), a space or a study (YAML)")
     estimate.add_argument("--context", type=int, action="append", metavar="N", help="tokens; may be repeated")
     estimate.add_argument("--batch", type=int, default=1, metavar="N", help="sequences (default 1)")
     estimate.add_argument("--dtype", default="bf16", help="of weights and cache (default bf16)")
+    estimate.add_argument("--measure", action="store_true", help="measure one network's memory and speed too")
+    estimate.add_argument("--device", default="auto", help="with --measure: auto, cpu, cuda or cuda:N (default auto)")
+    estimate.add_argument("--store", metavar="URL", help="with --measure: keep it with this network's trials there")
     for name in ("status", "list"):
         status = _command(commands, name, inspecting.status, "studies in a store: progress, failures with reasons")
         _store(status)
