@@ -33,10 +33,14 @@ from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
+from nas.units import BYTES, parse_bytes
 
 # What may differ when a study goes on; anything else makes another study.
 DEVICE_KEYS = ("device_memory", "device_reserve")
 CHANGEABLE = ("trials", *DEVICE_KEYS)
+
+# Below this a limit is a number whose unit was forgotten.
+SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
 
 # Options of samplers and the sampler that each belongs to.
 SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
@@ -123,6 +127,7 @@ class StudyFile(Words):
     trainer: dict[str, Any] = {}
     device_memory: float | int | str | None = None
     device_reserve: float | int | str = DEFAULT_RESERVE
+    memory_limit: float | int | str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,7 @@ class StudyConfig:
         trainer: arguments for lightning.Trainer.
         device: what a candidate may take of its device; a limit in bytes is among the space's constraints already.
         resolved: the same in plain values, for the store.
+        memory_limit: bytes that training a candidate may take of its device, or None.
     """
 
     name: str
@@ -154,6 +160,7 @@ class StudyConfig:
     trainer: tuple[tuple[str, Any], ...]
     device: DeviceMemory | None
     resolved: Mapping[str, Any]
+    memory_limit: int | None = None
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
         """How the budget of a candidate is spent.
@@ -236,6 +243,21 @@ def load_study_config(path: str | Path, settings: Mapping[str, str] | None = Non
     return _config(values, lines, found.resolve().parent)
 
 
+def parse_memory_limit(text: str | float) -> int:
+    """The bytes of "2 GiB" or of a plain number.
+
+    Raises:
+        StudyError: no quantity of bytes, or one so small that its unit was forgotten.
+    """
+    try:
+        size = parse_bytes(text)
+    except InputError as error:
+        raise StudyError(f"memory_limit: {error}") from None
+    if not SMALLEST_MEMORY_LIMIT <= size < float("inf"):
+        raise StudyError(f"memory_limit must be at least 1 MiB, not {text!r}: write a unit, such as '2 GiB'")
+    return int(size)
+
+
 def changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Dotted keys at which two resolved studies differ, the changeable ones left out."""
     old, new = _flat(before), _flat(after)
@@ -269,6 +291,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if device is not None and device.bytes is not None:
         rule = device.constraint(file.budget.tokens_per_step)
         space = replace(space, constraints=(*space.constraints, rule))
+    memory_limit = _memory_limit(file, lines)
     resolved = {
         "name": file.name,
         "space": space_values,
@@ -287,6 +310,9 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if device is not None:
         # Studies from before there was the word stay as they are.
         resolved |= {key: getattr(file, key) for key in DEVICE_KEYS}
+    if memory_limit is not None:
+        # Left out where there is none, so that studies of before the word go on.
+        resolved["memory_limit"] = memory_limit
     return StudyConfig(
         name=file.name,
         space=space,
@@ -299,6 +325,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         trainer=tuple(sorted(file.trainer.items())),
         device=device,
         resolved=resolved,
+        memory_limit=memory_limit,
     )
 
 
@@ -511,6 +538,13 @@ def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
         return DeviceMemory.parse(file.device_memory, file.device_reserve)
     except InputError as error:
         raise StudyError(f"{lines.at(('device_memory',))}: {error}") from None
+
+
+def _memory_limit(file: StudyFile, lines: Lines) -> int | None:
+    try:
+        return None if file.memory_limit is None else parse_memory_limit(file.memory_limit)
+    except StudyError as error:
+        raise StudyError(f"{lines.at(('memory_limit',))}: {error}") from None
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

@@ -12,6 +12,7 @@
         ├── DivergedError          the loss is no longer a number: the candidate's fault
         ├── OutOfMemoryError       the candidate does not fit the device: the candidate's fault
         └── WorkerError            a process died or an evaluator raised: nobody's or the machine's fault
+            └── KilledForMemoryError   the kernel killed the process because the machine's memory ran out
 
     DataWarning (a UserWarning)    what is wrong with single records, counted; the others are used
 
@@ -92,6 +93,10 @@ class OutOfMemoryError(WorkError):
 
 class WorkerError(WorkError):
     """A worker process died, or an evaluator raised."""
+
+
+class KilledForMemoryError(WorkerError):
+    """The kernel killed a worker process because the machine's memory ran out; whose fault it was, it does not say."""
 
 
 def did_you_mean(word: object, valid: Iterable[object]) -> str:

@@ -143,6 +143,7 @@ class Job:
         folder: of this training, relative to `files`.
         trainer: arguments for lightning.Trainer, sorted.
         contexts: context lengths to score at; the candidate's own max_context where empty.
+        memory_limit: bytes that the job may take beyond what its process held before it, or None.
     """
 
     kind: Literal["train", "test"]
@@ -157,6 +158,7 @@ class Job:
     folder: str = ""
     trainer: tuple[tuple[str, Any], ...] = ()
     contexts: tuple[int, ...] = ()
+    memory_limit: int | None = None
 
     def __post_init__(self) -> None:
         assert 0 <= self.from_step <= self.to_step
@@ -195,6 +197,9 @@ class Result:
         flops: training floating-point operations of this job, by formula.
         failure: what went wrong, if anything did.
         device: where it ran, in words.
+        precision: that training computed in: "fp32", "bf16", or Lightning's own word; "" where nothing was trained.
+        peak_bytes: most memory that training held at once, beyond what the process held before; of a job
+            that failed, until then; None where it is not known.
     """
 
     measurements: tuple[Measurement, ...] = ()
@@ -204,6 +209,8 @@ class Result:
     flops: float = 0.0
     failure: Failure | None = None
     device: str = ""
+    precision: str = ""
+    peak_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.errors import CheckpointError, MissingExtraError
-from nas.records import Candidate, Job, Result, Schedule, TaskReference
+from nas.records import Candidate, Failure, Job, Result, Schedule, TaskReference
 from nas.space import Architecture
 
 SPACE = """\
@@ -59,6 +59,10 @@ class EchoEvaluator:
         """Does what `job.folder` says."""
         if job.folder == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if job.folder == "leave":
+            os._exit(3)
+        if job.folder == "run out":
+            return Result(failure=Failure(kind="out_of_memory", reason="no room"), device=str(os.getpid()))
         if job.folder == "refuse":
             raise CheckpointError("checkpoint 'x' is damaged")
         if job.folder == "miss":

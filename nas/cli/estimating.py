@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.inputs import architecture_of, find, size_in_words
+from nas.cli.probing import measure
 from nas.cli.speeds import Speed, given_speed, measured_speed
 from nas.config import StudyConfig, load_study_config
 from nas.cost.contexts import FARTHEST, Reach, check_context, figures_of, longest_context
@@ -60,6 +61,8 @@ def estimate(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.draws < 1:
         raise InputError(f"--draws must be at least 1, not {arguments.draws}")
+    if config is not None and sum(map(bool, (arguments.speed, arguments.store, arguments.measure))) > 1:
+        raise InputError("--speed, --store and --measure each tell how fast training is: give one of them")
     if config is None and (arguments.speed or arguments.store or arguments.measure):
         raise InputError("--speed, --store and --measure tell the time of a study; a space has no budget")
     _estimate_space(space, config, arguments)
@@ -73,9 +76,16 @@ def _estimate_network(architecture: Architecture, arguments: argparse.Namespace)
     if arguments.max_memory is not None:
         _print_reaches(architecture, arguments)
         return
+    if arguments.speed or (arguments.store and not arguments.measure):
+        raise InputError(
+            "--speed and --store tell the time of a study; of one network, --store keeps what --measure finds"
+        )
     for context in arguments.context or [None]:
         check_context(architecture, context)
         _print_estimate(_cost(architecture, context, arguments))
+    if arguments.measure:
+        for context in arguments.context or [None]:
+            measure(architecture, context, arguments)
 
 
 def _cost(architecture: Architecture, context: int | None, arguments: argparse.Namespace) -> Estimate:

@@ -41,6 +41,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """nas status, nas list"""
+    from nas.report.memory import correction_lines
     from nas.report.tables import render_table, status_table
 
     with _open(arguments) as store:
@@ -48,6 +49,11 @@ def status(arguments: argparse.Namespace) -> int:
         for study in store.studies():
             for trial in store.trials(study, states=["failed"]):
                 print(f"{study.name}: trial {trial.number} failed: {trial.reason}")
+            for trial in store.trials(study, states=["infeasible"]):
+                if trial.failure is not None:
+                    print(f"{study.name}: trial {trial.number} ran {trial.reason}")
+        for line in correction_lines(store):
+            print(line)
     return 0
 
 
@@ -86,12 +92,15 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def _show_trial(store: Store, study: StoredStudy, trial: StoredTrial) -> None:
+    from nas.report.memory import corrected_lines
     from nas.report.tables import render_table
 
     _print_trial(trial)
+    memory = store.memory(study, trial.number)
+    memory.attrs["notes"] = corrected_lines(store, study, trial)
     for title, frame, columns in (
         ("Measurements", store.measurements(study, trial.number), _MEASUREMENT),
-        ("Memory", store.memory(study, trial.number), _MEMORY),
+        ("Memory", memory, _MEMORY),
         ("Checkpoints", store.checkpoints(study, trial.number), ["step", "bytes", "path"]),
         ("Decisions", store.decisions(study, trial.number), ["action", "reason"]),
     ):

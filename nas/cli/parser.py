@@ -117,13 +117,19 @@ def _estimating(commands: Any) -> None:
     estimate.add_argument(
         "--draws", type=int, default=estimating.DRAWS, metavar="N", help=f"of a space (default {estimating.DRAWS})"
     )
-    speed = estimate.add_mutually_exclusive_group()
-    speed.add_argument(
-        "--speed", metavar="FLOPS", help="FLOPs a second that training reaches, such as 40G: for the time"
+    estimate.add_argument(
+        "--speed", metavar="FLOPS", help="of a study: FLOPs a second that training reaches, such as 40G, for the time"
     )
-    speed.add_argument("--store", metavar="URL", help="database whose finished trials say how fast training is")
-    speed.add_argument(
-        "--measure", action="store_true", help="time a few training steps of the median draw (needs data)"
+    estimate.add_argument(
+        "--measure",
+        action="store_true",
+        help="of one network, its memory and speed on this device; of a study, the speed of a few training steps",
+    )
+    estimate.add_argument("--device", default="auto", help="with --measure: auto, cpu, cuda or cuda:N (default auto)")
+    estimate.add_argument(
+        "--store",
+        metavar="URL",
+        help="of a study, whose finished trials say how fast training is; of one network, keep what --measure finds",
     )
 
 

@@ -42,7 +42,13 @@ class Display:
         if self._quiet:
             return
         # On a terminal the panel shows what is under way; elsewhere each line must tell by itself.
-        told = (" complete", " failed", "exhausted", *(() if self._live is not None else (" started", " goes on")))
+        told = (
+            " complete",
+            " failed",
+            " ran out",
+            "exhausted",
+            *(() if self._live is not None else (" started", " goes on")),
+        )
         if any(word in progress.event for word in told):
             self._console.print(Text(_line(progress)))
         if self._live is not None:

@@ -1,8 +1,9 @@
 """Jobs in long-lived worker processes of this machine.
 
 Each worker is a pool of one process, because one killed process breaks every future of a larger
-pool. A worker that died is replaced; its job fails with `WorkerError` and may be submitted again.
-Importing torch costs seconds, so workers live as long as the run.
+pool. A worker that died is replaced; its job fails with `WorkerError` and may be submitted again. So is
+a worker whose job ran out of memory, for libraries seldom undo all that they did until an allocation
+failed. Importing torch costs seconds, so the others live as long as the run.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 
-from nas.errors import DataWarning, WorkerError
+from nas.errors import DataWarning, KilledForMemoryError, WorkerError
 from nas.records import Evaluator, Job, Result
+
+# Seconds that a process whose pool broke has to be gone.
+END_SECONDS = 5
 
 
 class LocalExecutor:
@@ -48,7 +53,8 @@ class LocalExecutor:
             # It died between two jobs, of which nobody was told.
             self._replace(index)
             inner = self._pools[index].submit(_evaluate, self._evaluator, job)
-        inner.add_done_callback(lambda done: self._hand_over(index, done, outer))
+        kills = kernel_oom_kills()
+        inner.add_done_callback(lambda done: self._hand_over(index, done, outer, kills))
         return outer
 
     def close(self) -> None:
@@ -61,14 +67,16 @@ class LocalExecutor:
             for process in processes:
                 process.join(timeout=5)
 
-    def _hand_over(self, index: int, inner: Future[Result], outer: Future[Result]) -> None:
+    def _hand_over(self, index: int, inner: Future[Result], outer: Future[Result], kills: int | None) -> None:
         if inner.cancelled():
             outer.cancel()
             return
         error = inner.exception()
         if isinstance(error, BrokenProcessPool):
+            error = _death(self._pools[index], kills)
             self._replace(index)
-            error = WorkerError("the worker process died (killed, or out of the machine's memory)")
+        elif error is None and _ran_out(inner.result()):
+            self._replace(index)
         with self._lock:
             self._busy.discard(index)
         if error is not None:
@@ -87,6 +95,15 @@ class LocalExecutor:
             initializer=_prepare,
             initargs=(self._threads,),
         )
+
+
+def kernel_oom_kills() -> int | None:
+    """Processes that the kernel has killed for want of memory since it started; None where it does not count them."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return None
+    return int(counters["oom_kill"]) if "oom_kill" in counters else None
 
 
 def available_cores() -> int:
@@ -118,6 +135,26 @@ def _leave_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(1)
+
+
+def _death(pool: ProcessPoolExecutor, kills: int | None) -> WorkerError:
+    """What to say of the end of a pool's process; `kills` were counted before its job."""
+    process = next(iter((pool._processes or {}).values()), None)
+    if process is None:
+        return WorkerError("the worker process was stopped")
+    process.join(timeout=END_SECONDS)
+    if process.exitcode != -signal.SIGKILL:
+        return WorkerError(f"the worker process died (exit status {process.exitcode})")
+    now = kernel_oom_kills()
+    if kills is None or now is None:
+        return WorkerError("the worker process died (killed, or out of the machine's memory)")
+    if now > kills:
+        return KilledForMemoryError("the kernel killed the worker process: the machine's memory ran out")
+    return WorkerError("the worker process died (killed)")
+
+
+def _ran_out(result: Result) -> bool:
+    return result.failure is not None and result.failure.kind == "out_of_memory"
 
 
 def _evaluate(evaluator: Evaluator, job: Job) -> Result:

@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nas.errors import WorkerError, did_you_mean
+from nas.measure.limit import MemoryLimit
+from nas.measure.peak import release_memory
 from nas.measure.train import classify
-from nas.records import Job, Measurement, Result
+from nas.measure.trainer import device_of
+from nas.records import Failure, Job, Measurement, Result
 from nas.space.architecture import Architecture
 
 EvaluationFunction = Callable[[Architecture], Mapping[str, float]]
@@ -37,10 +40,10 @@ class FunctionEvaluator:
             KeyboardInterrupt: the user stopped it.
         """
         start = time.perf_counter()
-        try:
-            values = self._checked(self.function(job.candidate.architecture))
-        except Exception as error:
-            return Result(failure=classify(error), seconds=time.perf_counter() - start)
+        values = self._values(job)
+        if isinstance(values, Failure):
+            release_memory()
+            return Result(failure=values, seconds=time.perf_counter() - start)
         measurements = tuple(
             Measurement(
                 metric=name, value=value, unit="", step=job.to_step, context=None, split="validation", seed=job.seed
@@ -48,6 +51,13 @@ class FunctionEvaluator:
             for name, value in values.items()
         )
         return Result(measurements=measurements, seconds=time.perf_counter() - start)
+
+    def _values(self, job: Job) -> dict[str, float] | Failure:
+        try:
+            with MemoryLimit(job.memory_limit, device_of({})).held():
+                return self._checked(self.function(job.candidate.architecture))
+        except Exception as error:
+            return classify(error)
 
     def _checked(self, values: object) -> dict[str, float]:
         if not isinstance(values, Mapping):

@@ -18,10 +18,12 @@ from torch import nn
 from nas.cost.estimate import forward_flops, training_flops_per_token
 from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
 from nas.files import Files
-from nas.measure.allocator import freed_memory_kept
+from nas.measure.allocator import freed_memory_kept, freed_memory_returned
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
+from nas.measure.limit import MemoryLimit
 from nas.measure.module import EVALUATION_TOKENS, Batches, Training, hyperparameters
-from nas.measure.trainer import device_in_words, make_trainer, quiet
+from nas.measure.peak import Peak, release_memory
+from nas.measure.trainer import device_in_words, device_of, make_trainer, precision_in_words, quiet
 from nas.models.build import build
 from nas.records import Failure, Job, Measurement, Result, Split
 from nas.space.architecture import Architecture
@@ -33,7 +35,13 @@ from nas.tasks.load import load_task
 _AVERAGED_STEPS = 64
 # A backward pass costs two forward ones (Kaplan et al. 2020).
 TRAINING_PASSES = 3.0
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+)
 
 
 class TrainingEvaluator:
@@ -43,16 +51,21 @@ class TrainingEvaluator:
         """Does the job.
 
         Returns:
-            Measurements, a checkpoint and timings; or a classified failure.
+            Measurements, a checkpoint and timings; or a classified failure. Behind a failure nothing of
+            the job is left in this process.
 
         Raises:
             InputError: the job cannot be done as asked (a damaged checkpoint, data that changed).
             KeyboardInterrupt: the user stopped it.
         """
         start = time.perf_counter()
+        device, peak = device_of(dict(job.trainer)), None
         try:
-            with quiet(), freed_memory_kept():
-                return _train(job, start) if job.kind == "train" else _test(job, start)
+            with quiet(), freed_memory_kept() if job.memory_limit is None else freed_memory_returned():
+                # The data is not the candidate's: it is read before the limit is reckoned.
+                task = load_task(job.task)
+                limit, peak = MemoryLimit(job.memory_limit, device), Peak(device)
+                return _train(job, task, limit, peak, start) if job.kind == "train" else _test(job, task, limit, start)
         except (InputError, KeyboardInterrupt):
             raise
         except SystemExit as error:
@@ -60,7 +73,16 @@ class TrainingEvaluator:
             raise KeyboardInterrupt from error
         except BaseException as error:
             failure = classify(error)
-            return Result(failure=failure, seconds=time.perf_counter() - start, device=device_in_words())
+            peak_bytes = None if peak is None else peak.bytes()
+        # Out here nothing refers to the error, and with it to the job's tensors, any more.
+        release_memory()
+        return Result(
+            failure=failure,
+            seconds=time.perf_counter() - start,
+            device=device_in_words(dict(job.trainer)),
+            precision=_precision(job),
+            peak_bytes=peak_bytes,
+        )
 
 
 def classify(error: BaseException) -> Failure:
@@ -86,6 +108,15 @@ def flops_per_step(architecture: Architecture, task: Task, tokens_per_step: int,
     return flops_of_steps(architecture, task, tokens_per_step, seed, range(_AVERAGED_STEPS)) / _AVERAGED_STEPS
 
 
+def largest_step(architecture: Architecture, task: Task, tokens_per_step: int, seed: int) -> StepShape:
+    """The sizes of the step of a bound architecture that holds the longest sequences."""
+    shapes = (
+        task.step_shape(seed=seed, step=step, tokens=tokens_per_step, max_context=architecture.max_context)
+        for step in range(_AVERAGED_STEPS)
+    )
+    return max(shapes, key=lambda shape: (shape.tokens_of_one, shape.tokens))
+
+
 def flops_of_steps(architecture: Architecture, task: Task, tokens_per_step: int, seed: int, steps: range) -> float:
     """FLOPs of some training steps of a bound architecture, each at its own lengths."""
     per_shape: dict[StepShape, float] = {}
@@ -105,10 +136,11 @@ def _flops_of_step(architecture: Architecture, shape: StepShape) -> float:
     return TRAINING_PASSES * forward * shape.sequences
 
 
-def _train(job: Job, start: float) -> Result:
-    files, task = Files(job.files), load_task(job.task)
+def _train(job: Job, task: Task, limit: MemoryLimit, peak: Peak, start: float) -> Result:
+    files = Files(job.files)
     state = _starting_state(job, files)
-    model = build(job.candidate.architecture, seed=job.seed)
+    with limit.held():
+        model = build(job.candidate.architecture, seed=job.seed)
     module, batches = Training(model, task, job, state), Batches(task, job)
     trainer = make_trainer(
         dict(job.trainer),
@@ -116,37 +148,48 @@ def _train(job: Job, start: float) -> Result:
         gradient_clip=hyperparameters(job)["gradient_clip"],
         folder=str(files.root),
     )
-    # No validation dataloader here: Lightning then trains alone.
-    trainer.fit(module, train_dataloaders=batches.train_dataloader())
+    with limit.held():
+        # No validation dataloader here: Lightning then trains alone.
+        trainer.fit(module, train_dataloaders=batches.train_dataloader())
+    peak_bytes = peak.bytes()
+    # Writing is no part of what the limit is for: it takes the whole file in memory.
     reached = module.state()
     checkpoint = write_checkpoint(reached, files, job.folder)
     model.load_state_dict(reached.average)
-    measurements = _score(module, batches, trainer, job, "validation")
+    with limit.held():
+        measurements = _score(module, batches, trainer, job, "validation")
     return Result(
         measurements=measurements,
         checkpoint=checkpoint,
         seconds=time.perf_counter() - start,
         tokens=(job.to_step - job.from_step) * job.schedule.tokens_per_step,
         flops=training_flops(job, task),
-        device=device_in_words(),
+        device=device_in_words(dict(job.trainer)),
+        precision=_precision(job),
+        peak_bytes=peak_bytes,
     )
 
 
-def _test(job: Job, start: float) -> Result:
-    files, task = Files(job.files), load_task(job.task)
+def _test(job: Job, task: Task, limit: MemoryLimit, start: float) -> Result:
+    files = Files(job.files)
     state = _starting_state(job, files)
     assert state is not None
     model = build(job.candidate.architecture, seed=job.seed)
     module, batches = Training(model, task, job, state), Batches(task, job)
     model.load_state_dict(state.average)
     trainer = make_trainer(dict(job.trainer), steps=0, gradient_clip=0.0, folder=str(files.root))
-    measurements = _score(module, batches, trainer, job, "test")
+    with limit.held():
+        measurements = _score(module, batches, trainer, job, "test")
     return Result(
         measurements=measurements,
         checkpoint=job.checkpoint,
         seconds=time.perf_counter() - start,
-        device=device_in_words(),
+        device=device_in_words(dict(job.trainer)),
     )
+
+
+def _precision(job: Job) -> str:
+    return precision_in_words(str(dict(job.trainer).get("precision", "auto")))
 
 
 def _starting_state(job: Job, files: Files) -> TrainingState | None:

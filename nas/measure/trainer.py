@@ -22,6 +22,10 @@ LOGGERS = {
     "tensorboard": "lightning.pytorch.loggers:TensorBoardLogger",
 }
 
+# Accelerators that are CUDA where there is one.
+_CUDA = ("auto", "cuda", "gpu")
+_DTYPES = {"16": "fp16", "bf16": "bf16", "32": "fp32", "64": "fp64"}
+
 _QUIET: dict[str, Any] = {
     "logger": False,
     "enable_progress_bar": False,
@@ -77,10 +81,25 @@ def resolve_precision(precision: str) -> str:
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
-def device_in_words() -> str:
-    """The device that a Trainer takes by default."""
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+def precision_in_words(precision: str) -> str:
+    """The dtype that a precision of Lightning computes in throughout, else the precision itself ("bf16-mixed")."""
+    resolved = resolve_precision(precision)
+    return _DTYPES.get(resolved.removesuffix("-true"), resolved)
+
+
+def device_of(settings: Mapping[str, Any]) -> torch.device:
+    """The device that a Trainer of these settings takes; whatever is no CUDA device counts as a CPU."""
+    if str(settings.get("accelerator", "auto")) not in _CUDA or not torch.cuda.is_available():
+        return torch.device("cpu")
+    devices = settings.get("devices", 1)
+    return torch.device("cuda", int(devices[0]) if isinstance(devices, list) else 0)
+
+
+def device_in_words(settings: Mapping[str, Any] | None = None) -> str:
+    """The device that a Trainer of these settings takes; by default that of none."""
+    device = device_of(settings or {})
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
     return f"CPU, {torch.get_num_threads()} threads"
 
 

@@ -134,14 +134,16 @@ class Mirror:
         """A draw that breaks a limit, told in the form that the sampler learns from.
 
         Args:
-            number: of a trial asked for in this run.
+            number: of a trial that is not told yet, of this run or an earlier one.
             violations: rule → how far it is broken, above 0.
             placeholder: values for samplers that learn from complete trials alone; never on a front.
         """
-        trial = self._asked[number]
-        for rule, violation in violations.items():
-            trial.set_constraint(rule[:400], violation)
-        self._end_infeasible(trial._trial_id, number, violations, placeholder)
+        trial = self._asked.get(number)
+        if trial is not None:
+            for rule, violation in violations.items():
+                trial.set_constraint(rule[:400], violation)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        self._end_infeasible(trial_id, number, violations, placeholder)
 
     def reconcile(self, trials: Sequence[Mirrored]) -> dict[int, int]:
         """Makes Optuna's trials agree with ours.

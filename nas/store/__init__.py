@@ -6,7 +6,16 @@ In: what a study's driver learns. Out: frozen entries and pandas frames.
 from __future__ import annotations
 
 from nas.store.engine import normalize_url
-from nas.store.entries import MemoryFigure, State, StoredObjective, StoredStudy, StoredTrial
+from nas.store.entries import Correction, MemoryFigure, State, StoredObjective, StoredStudy, StoredTrial
 from nas.store.store import Store
 
-__all__ = ["MemoryFigure", "State", "Store", "StoredObjective", "StoredStudy", "StoredTrial", "normalize_url"]
+__all__ = [
+    "Correction",
+    "MemoryFigure",
+    "State",
+    "Store",
+    "StoredObjective",
+    "StoredStudy",
+    "StoredTrial",
+    "normalize_url",
+]

@@ -70,9 +70,9 @@ class StoredTrial:
         number: from 0, without gaps in a study.
         candidate: what is trained.
         seed: of the training.
-        state: "infeasible" ones were never begun; "paused" ones may go on.
+        state: "infeasible" ones were never begun, or ran out of memory; "paused" ones may go on.
         reason: why it is in this state, one line.
-        failure: what went wrong, for a failed one.
+        failure: what went wrong, for a failed one, and for an infeasible one that ran out of memory.
         optuna_number: of its mirror, if it has one.
         step: training steps recorded so far.
         tokens: trained on so far.
@@ -108,8 +108,8 @@ class MemoryFigure:
     """One figure of memory.
 
     Attributes:
-        figure: "param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes",
-            or a name of a measurement.
+        figure: "param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "train_peak_bytes";
+            "trained_peak_bytes", what the training of a trial held at most; or a name of a measurement.
         kind: whether a formula or a device said so.
         bytes: its size.
         batch: sequences at once.
@@ -125,3 +125,23 @@ class MemoryFigure:
     context: int | None
     dtype: str
     device: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """How the measured peaks of training on a device compare with the predicted ones.
+
+    Attributes:
+        device: in words.
+        dtype: the precision of training.
+        ratio: of measured to predicted peak, the median of the trials.
+        lowest, highest: of the trials' ratios.
+        trials: complete ones that were measured there, of all studies.
+    """
+
+    device: str
+    dtype: str
+    ratio: float
+    lowest: float
+    highest: float
+    trials: int

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from nas.errors import StoreError, did_you_mean
 from nas.store import frames
+from nas.store.corrections import corrections
 from nas.store.engine import engine_kwargs, translated
-from nas.store.entries import State, StoredObjective, StoredStudy, StoredTrial
+from nas.store.entries import Correction, State, StoredObjective, StoredStudy, StoredTrial
 from nas.store.tables import StudyRow, TrialRow
 from nas.store.trials import WHOLE_TRIAL, to_entry
 
@@ -135,6 +136,11 @@ class StoreReading:
         """
         with self._reading(study, trial) as session:
             return frames.memory(session, study, trial)
+
+    def corrections(self) -> list[Correction]:
+        """How measured peaks of training compare with predicted ones, for each device and precision."""
+        with self._reading() as session:
+            return corrections(session)
 
     def checkpoints(self, study: StoredStudy, trial: int | None = None) -> pd.DataFrame:
         """All checkpoints, or one trial's: trial, step, path, sha256, bytes.

@@ -243,11 +243,15 @@ class Store(StoreReading):
         Raises:
             StoreError: the trial has come to its end.
         """
-        with self._writing() as session:
-            row = open_trial(session, trial)
-            row.state, row.reason, row.finished_at = "failed", failure.reason, now()
-            row.failure_kind, row.traceback = failure.kind, failure.traceback
-            return to_entry(row)
+        return self._end(trial, "failed", failure)
+
+    def exclude(self, trial: StoredTrial, failure: Failure) -> StoredTrial:
+        """Ends a trial that turned out to break a limit as infeasible; its measurements and checkpoints stay.
+
+        Raises:
+            StoreError: the trial has come to its end.
+        """
+        return self._end(trial, "infeasible", failure)
 
     def add_measurements(self, trial: StoredTrial, measurements: Iterable[Measurement]) -> None:
         """Adds measurements to a trial in any state; the same question asked again replaces its answer.
@@ -357,6 +361,13 @@ class Store(StoreReading):
             number = row.number
             session.expire_all()
             return to_entry(numbered(session, study, number))
+
+    def _end(self, trial: StoredTrial, state: State, failure: Failure) -> StoredTrial:
+        with self._writing() as session:
+            row = open_trial(session, trial)
+            row.state, row.reason, row.finished_at = state, failure.reason, now()
+            row.failure_kind, row.traceback = failure.kind, failure.traceback
+            return to_entry(row)
 
     def _move(self, trial: StoredTrial, state: State, reason: str, *, states: Sequence[State]) -> StoredTrial:
         with self._writing() as session:

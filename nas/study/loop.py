@@ -10,23 +10,24 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nas.errors import InputError, StudyError
+from nas.errors import InputError, KilledForMemoryError, StudyError
 from nas.files import Files
 from nas.objectives import known_values
 from nas.pareto import hypervolume
-from nas.records import Candidate, Decision, Failure, Job, Result
+from nas.records import Candidate, Decision, Failure, FailureKind, Job, Result
 from nas.search.mirror import Mirror, Suggestion
 from nas.specs.base import Value
-from nas.store import Store, StoredStudy, StoredTrial
+from nas.store import MemoryFigure, Store, StoredStudy, StoredTrial
 from nas.study.interrupts import Interrupts
+from nas.study.memory import TrainingMemory
 from nas.study.plan import Plan, axes, violations
 from nas.study.progress import Progress, describe
-from nas.study.standing import front_members, placeholder, predicted_memory
+from nas.study.standing import front_members, placeholder
 from nas.units import format_bytes
 
 # Draws in a row that bring nothing new before unseen candidates are taken straight from the space.
@@ -34,6 +35,8 @@ FRUITLESS_DRAWS = 200
 UNSEEN_TRIES = 20_000
 # A job whose worker died is submitted again so often.
 RETRIES = 2
+# So many candidates that run out of memory one after the other say that the limit is wrong, not they.
+MOST_OUT_OF_MEMORY = 20
 STARTED = ("running", "paused", "complete", "failed")
 
 
@@ -76,12 +79,14 @@ class Loop:
     deadline: float | None = None
     _trials: dict[int, StoredTrial] = field(default_factory=dict)
     _active: dict[Future[Result], tuple[StoredTrial, Job]] = field(default_factory=dict)
-    _retries: dict[int, int] = field(default_factory=dict)
+    _deaths: dict[int, list[BaseException]] = field(default_factory=dict)
+    _out_of_memory: int = 0
     _duplicates: int = 0
     _target: int = 0
     _begun: float = field(default_factory=time.monotonic)
     _finished_here: int = 0
     _hypervolume: float | None = None
+    _memory: TrainingMemory = field(init=False)
     exhausted: bool = False
 
     def run(self, target: int) -> None:
@@ -90,6 +95,7 @@ class Loop:
         Raises:
             InputError: a job could not be done as asked; everything finished is kept.
         """
+        self._memory = TrainingMemory(self.plan, self.store)
         self._trials = {trial.number: trial for trial in self.store.trials(self.study)}
         self._duplicates = self.study.duplicates
         self._target = target
@@ -151,8 +157,10 @@ class Loop:
         except StudyError as error:
             # A budget of FLOPs may hold too few steps of a large candidate.
             broken[str(error)] = 1.0
-        if broken:
-            self._record_infeasible(suggestion, candidate, known, broken)
+        too_large = {} if broken else self._memory.excess(candidate)
+        if broken or too_large:
+            figures = self._memory.predicted(candidate) if too_large else []
+            self._record_infeasible(suggestion, candidate, known, broken or too_large, figures)
             return False
         trial = self.store.add_trial(
             self.study,
@@ -163,12 +171,17 @@ class Loop:
             reason=f"suggested by {self.plan.sampler.name}",
         )
         self.mirror.name_trial(suggestion.number, trial.number)
-        self.store.add_memory(trial, predicted_memory(candidate) if self.plan.shape is not None else [])
+        self.store.add_memory(trial, self._memory.predicted(candidate))
         self._submit(trial, event="started")
         return True
 
     def _record_infeasible(
-        self, suggestion: Suggestion, candidate: Candidate, known: Mapping[str, float], broken: Mapping[str, float]
+        self,
+        suggestion: Suggestion,
+        candidate: Candidate,
+        known: Mapping[str, float],
+        broken: Mapping[str, float],
+        figures: Sequence[MemoryFigure],
     ) -> None:
         reason = "; ".join(broken)
         trial = self.store.add_infeasible(
@@ -179,6 +192,7 @@ class Loop:
             known=known,
             reason=reason,
         )
+        self.store.add_memory(trial, figures)
         self._trials[trial.number] = trial
         self.mirror.name_trial(suggestion.number, trial.number)
         self.mirror.tell_infeasible(suggestion.number, broken, self._placeholder(known))
@@ -220,8 +234,7 @@ class Loop:
 
     def _take_up(self, trial: StoredTrial) -> None:
         """Goes on with a trial that an earlier run left behind."""
-        if self.plan.shape is not None and not len(self.store.memory(self.study, trial.number)):
-            self.store.add_memory(trial, predicted_memory(trial.candidate))
+        self.store.add_memory(trial, self._memory.predicted(trial.candidate))
         if trial.step < self.plan.schedule(trial.candidate.architecture).total_steps:
             self._submit(trial, event="goes on")
             return
@@ -262,6 +275,7 @@ class Loop:
             folder=f"{_folder(self.plan.name, self.store.label)}/{trial.candidate.key}-{trial.seed}",
             trainer=self.plan.trainer,
             contexts=self.plan.contexts(trial.candidate.architecture) if has_curve else (),
+            memory_limit=self.plan.memory_limit,
         )
 
     def _handle(self, future: Future[Result]) -> None:
@@ -277,9 +291,11 @@ class Loop:
             return
         result = future.result()
         if result.failure is not None:
-            self._fail(trial, result.failure)
+            self._end(trial, result.failure, result)
             return
         trial = self.store.record_result(trial, result, step=job.to_step)
+        self._memory.took(trial, result)
+        self._out_of_memory = 0
         contexts = (None, trial.candidate.architecture.max_context)
         if job.to_step < job.schedule.total_steps:
             self._trials[trial.number] = trial
@@ -288,14 +304,44 @@ class Loop:
                 self._submit(trial, event=f"at step {job.to_step} of {job.schedule.total_steps}")
             return
         self._complete(trial, {found.metric: found.value for found in result.measurements if found.context in contexts})
+        self._memory.completed(result)
 
     def _retry(self, trial: StoredTrial, error: BaseException) -> None:
         """The machine's fault: the job is run again, a stated number of times."""
-        self._retries[trial.number] = self._retries.get(trial.number, 0) + 1
-        if self._retries[trial.number] <= RETRIES:
+        deaths = self._deaths.setdefault(trial.number, [])
+        deaths.append(error)
+        if len(deaths) <= RETRIES:
             self._submit(trial, event=f"starts again ({error})")
+            return
+        # Once it may have been another process that took the memory.
+        always = all(isinstance(death, KilledForMemoryError) for death in deaths)
+        kind: FailureKind = "out_of_memory" if always else "crashed"
+        self._end(trial, Failure(kind=kind, reason=f"{error} ({len(deaths)} times)"), None)
+
+    def _end(self, trial: StoredTrial, failure: Failure, result: Result | None) -> None:
+        """A training that came to nothing; one that ran out of memory says where the device's limit lies."""
+        if failure.kind == "out_of_memory":
+            self._exclude(trial, failure, result)
         else:
-            self._fail(trial, Failure(kind="crashed", reason=f"{error} ({RETRIES + 1} times)"))
+            self._fail(trial, failure)
+
+    def _exclude(self, trial: StoredTrial, failure: Failure, result: Result | None) -> None:
+        failure, violation = self._memory.ran_out(trial.candidate, failure, result)
+        if result is not None:
+            self._memory.took(trial, result)
+        trial = self.store.exclude(trial, failure)
+        self.store.add_decision(trial, Decision("infeasible", failure.reason))
+        self._trials[trial.number] = trial
+        if trial.optuna_number is not None:
+            worst = self._placeholder(trial.values)
+            self.mirror.tell_infeasible(trial.optuna_number, {failure.reason: violation}, worst)
+        self.say(f"trial {trial.number} ran {failure.reason}")
+        self._out_of_memory += 1
+        if self._out_of_memory >= MOST_OUT_OF_MEMORY:
+            raise StudyError(
+                f"the last {self._out_of_memory} candidates all ran out of memory, the last for: {failure.reason}; "
+                "give a larger memory_limit or device, or limit train_peak_bytes in the space's constraints"
+            )
 
     def _fail(self, trial: StoredTrial, failure: Failure) -> None:
         trial = self.store.fail(trial, failure)

@@ -27,7 +27,7 @@ from nas.store import StoredObjective
 from nas.study.vocabularies import Cut, bind, joint_version, reference_with
 
 if TYPE_CHECKING:
-    from nas.tasks.base import Task
+    from nas.tasks.base import StepShape, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ class Plan:
         trials: asked for by the study file, or None.
         cuts: the task with each vocabulary of a space that searches them; else none.
         budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
+        memory_limit: bytes that training a candidate may take of its device, or None.
+        training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Plan:
     trials: int | None = None
     cuts: tuple[Cut, ...] = ()
     budget_limits: tuple[Limit, ...] = ()
+    memory_limit: int | None = None
+    training_step: Callable[[Architecture], StepShape] | None = None
 
     def bind(self, drawn: Drawn) -> Architecture:
         """The network of a draw, bound to the task."""
@@ -90,10 +94,12 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
     Raises:
         DataError: the data cannot be used, or is not what it was when the study was made.
     """
-    from nas.measure.train import TrainingEvaluator, flops_per_step
-    from nas.measure.trainer import make_trainer, quiet
+    from nas.measure.limit import check_memory_limit
+    from nas.measure.train import TrainingEvaluator, flops_per_step, largest_step
+    from nas.measure.trainer import device_of, make_trainer, quiet
     from nas.tasks.load import load_task
 
+    check_memory_limit(config.memory_limit, device_of(dict(config.trainer)))
     cuts, tasks = _cuts(config)
     task = tasks[0] if tasks else load_task(replace(config.task, data_version=data_version))
     version = joint_version(cuts, data_version) if cuts else task.data_version
@@ -115,6 +121,9 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
 
     def step_flops(architecture: Architecture) -> float:
         return flops_per_step(architecture, own_task(architecture), config.budget.tokens_per_step, config.seed)
+
+    def training_step(architecture: Architecture) -> StepShape:
+        return largest_step(architecture, own_task(architecture), config.budget.tokens_per_step, config.seed)
 
     def schedule(architecture: Architecture) -> Schedule:
         return config.schedule(step_flops(architecture), bytes_per_token=own_task(architecture).bytes_per_token)
@@ -140,6 +149,8 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         trials=config.trials,
         cuts=cuts,
         budget_limits=tuple(config.budget_limits(step_flops)),
+        memory_limit=config.memory_limit,
+        training_step=training_step,
     )
 
 
@@ -165,12 +176,17 @@ def plan_from_function(
     objectives: Sequence[Objective],
     sampler: str,
     seed: int,
+    memory_limit: int | None = None,
 ) -> Plan:
     """The plan of a user's own evaluator: any function of an architecture, with one rung.
 
     Raises:
         StudyError: fewer than two objectives, none of them measured, or one given twice.
     """
+    from nas.measure.limit import check_memory_limit
+    from nas.measure.trainer import device_of
+
+    check_memory_limit(memory_limit, device_of({}))
     names = [objective.name for objective in objectives]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise StudyError(f"a study needs two or more objectives of different names, not {names}")
@@ -188,6 +204,8 @@ def plan_from_function(
         "sampler": {"name": sampler},
         "seed": seed,
     }
+    if memory_limit is not None:
+        resolved["memory_limit"] = memory_limit
     return Plan(
         name=name,
         space=space,
@@ -199,6 +217,7 @@ def plan_from_function(
         task=TaskReference(name="function"),
         shape=None,
         schedule=lambda architecture: Schedule(tokens_per_step=1, rung_steps=(1,)),
+        memory_limit=memory_limit,
     )
 
 

@@ -14,7 +14,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nas import catalog
-from nas.config import CHANGEABLE, StudyConfig, changed_keys, config_from_resolved, load_study_config
+from nas.config import (
+    CHANGEABLE,
+    StudyConfig,
+    changed_keys,
+    config_from_resolved,
+    load_study_config,
+    parse_memory_limit,
+)
 from nas.errors import InputError, StoreError, StudyError, did_you_mean
 from nas.files import Files
 from nas.objectives import Objective
@@ -48,6 +55,8 @@ class Study:
         store: URL of the database; made when the study is first run.
         seed: of everything that is drawn.
         files: folder or fsspec URL for checkpoints; beside the database by default.
+        memory_limit: what evaluating one architecture may take of its device beyond what the process
+            holds already: "2 GiB" or bytes. One that takes more is infeasible.
 
     Raises:
         InputError: a rule is broken; nothing is written.
@@ -64,6 +73,7 @@ class Study:
         store: str = DEFAULT_STORE,
         seed: int = 0,
         files: str | None = None,
+        memory_limit: float | str | None = None,
     ) -> None:
         from nas.study.plan import plan_from_function
 
@@ -71,7 +81,13 @@ class Study:
         self.name = name
         self._config: StudyConfig | None = None
         self._plan: Plan | None = plan_from_function(
-            name=name, space=space, evaluate=evaluate, objectives=objectives, sampler=sampler, seed=seed
+            name=name,
+            space=space,
+            evaluate=evaluate,
+            objectives=objectives,
+            sampler=sampler,
+            seed=seed,
+            memory_limit=None if memory_limit is None else parse_memory_limit(memory_limit),
         )
         self._url, self._files = store, files
         self._store: Store | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests_support import EchoEvaluator, echo_job
 
-from nas.errors import CheckpointError, MissingExtraError, StudyError, WorkerError
+from nas.errors import CheckpointError, KilledForMemoryError, MissingExtraError, StudyError, WorkerError
 from nas.executors.inline import InlineExecutor
-from nas.executors.local import LocalExecutor, available_cores
+from nas.executors.local import LocalExecutor, available_cores, kernel_oom_kills
 from nas.study.loop import Executor
 
 
@@ -70,6 +71,47 @@ def test_a_local_worker_that_dies_is_told_and_replaced() -> None:
         assert [local.submit(echo_job(seed)).result(timeout=60).seconds for seed in (5, 6, 7)] == [5.0, 6.0, 7.0]
     finally:
         local.close()
+
+
+def test_a_local_worker_whose_job_ran_out_of_memory_is_replaced() -> None:
+    local = LocalExecutor(EchoEvaluator(), 1)
+    try:
+        first = local.submit(echo_job(folder="run out")).result(timeout=60)
+        second = local.submit(echo_job()).result(timeout=60)
+    finally:
+        local.close()
+    assert first.failure is not None and first.failure.kind == "out_of_memory"
+    assert first.device != second.device
+
+
+@pytest.mark.parametrize(
+    ("folder", "kills", "kind", "words"),
+    [
+        ("die", [7, 8], KilledForMemoryError, "the machine's memory ran out"),
+        ("die", [7, 7], WorkerError, "died [(]killed[)]"),
+        ("die", [None, None], WorkerError, "killed, or out of the machine's memory"),
+        ("leave", [7, 8], WorkerError, "exit status 3"),
+    ],
+)
+def test_a_worker_that_the_kernel_killed_for_memory_is_told_apart(
+    folder: str, kills: list[int | None], kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter(kills)
+    monkeypatch.setattr("nas.executors.local.kernel_oom_kills", lambda: next(counts))
+    local = LocalExecutor(EchoEvaluator(), 1)
+    try:
+        error = local.submit(echo_job(folder=folder)).exception(timeout=60)
+    finally:
+        local.close()
+    assert type(error) is kind
+    with pytest.raises(kind, match=words):
+        raise error
+
+
+@pytest.mark.skipif(not Path("/proc/vmstat").exists(), reason="counters of Linux")
+def test_the_kernels_count_is_read() -> None:
+    count = kernel_oom_kills()
+    assert count is None or count >= 0
 
 
 def test_inline_jobs_run_in_this_process() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import optuna
 import pytest
 
 from nas import catalog
@@ -29,9 +30,9 @@ SPACE = Space.from_mapping(
 LEARNERS = [name for name in catalog.SAMPLERS if name != "random"]
 
 
-def mirror(name: str, seed: int = 0) -> Mirror:
+def mirror(name: str, seed: int = 0, storage: optuna.storages.BaseStorage | None = None) -> Mirror:
     adapter: SamplerAdapter = catalog.load("sampler", name)(seed=seed, population=None, startup=None)
-    return Mirror(storage=None, name="x", space=SPACE, directions=["minimize", "minimize"], sampler=adapter)
+    return Mirror(storage=storage, name="x", space=SPACE, directions=["minimize", "minimize"], sampler=adapter)
 
 
 def told(found: Mirror, values: Mapping[str, object], number: int) -> bool:
@@ -147,3 +148,14 @@ def test_an_assignment_that_was_enqueued_and_never_asked_for_is_ended() -> None:
     found._study.enqueue_trial({"width": 8})
     found.reconcile([])
     assert [trial.state.name for trial in found._study.get_trials()] == ["FAIL"]
+
+
+@pytest.mark.parametrize("name", catalog.SAMPLERS)
+def test_a_trial_that_an_earlier_run_asked_for_can_turn_out_infeasible(name: str) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    earlier = mirror(name, storage=storage).ask()
+    later = mirror(name, storage=storage)
+    later.tell_infeasible(earlier.number, {"out of memory": 0.5}, [3.0, 100.0])
+    (trial,) = storage.get_all_trials(0)
+    assert trial.state.is_finished() and trial.state.name != "FAIL"
+    assert trial.system_attrs["constraints"] == [0.5]

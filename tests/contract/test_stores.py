@@ -12,6 +12,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sqlalchemy import create_engine, text
 from nas.errors import StoreError
 from nas.records import Candidate, CheckpointReference, Decision, Environment, Failure, Measurement, Result
 from nas.space.architecture import Architecture
-from nas.store import MemoryFigure, Store, StoredObjective, StoredStudy, normalize_url
+from nas.store import Correction, MemoryFigure, Store, StoredObjective, StoredStudy, normalize_url
 from nas.store.engine import make_engine
 from nas.store.revisions import VERSION_TABLE
 from nas.store.tables import Base
@@ -389,6 +390,35 @@ class TestFrames:
         frame = store.memory(study, trial=0)
         assert frame["kind"].tolist() == ["predicted", "measured"]
         assert frame["bytes"].tolist() == [4096, 5 * 2**30]
+
+    def test_a_trial_that_ran_out_of_memory_ends_as_infeasible_with_what_it_had(
+        self, store: Store, study: StoredStudy
+    ) -> None:
+        trial = store.add_trial(study, candidate(), seed=0, known={"serve_bytes": 1}, reason="")
+        store.record_result(trial, result(10), step=10)
+        failure = Failure(kind="out_of_memory", reason="out of memory: 3 GiB", traceback="…")
+        ended = store.exclude(trial, failure)
+        assert ended == store.trial(study, 0)
+        assert (ended.state, ended.reason, ended.failure) == ("infeasible", failure.reason, failure)
+        assert ended.step == 10 and ended.checkpoints and ended.finished_at is not None
+        with pytest.raises(StoreError, match="infeasible already"):
+            store.exclude(trial, failure)
+
+    def test_peaks_correct_predictions_by_device_and_precision(self, store: Store, study: StoredStudy) -> None:
+        assert store.corrections() == []
+        predicted = replace(MEMORY, figure="train_peak_bytes", bytes=100, batch=4, context=64, dtype="fp32")
+        measured = replace(predicted, figure="trained_peak_bytes", kind="measured", device="CPU")
+        for number, (size, device) in enumerate([(150, "CPU"), (120, "CPU"), (200, "CPU"), (110, "GPU"), (999, "CPU")]):
+            trial = store.add_trial(study, candidate(), seed=number, known={"serve_bytes": 1}, reason="")
+            # A prediction of other circumstances is no measure of it, nor is a probe of one step.
+            store.add_memory(trial, [predicted, replace(predicted, batch=1, bytes=1)])
+            store.add_memory(trial, [replace(measured, bytes=size, device=device)])
+            store.add_memory(trial, [replace(measured, figure="train_peak_bytes", bytes=5)])
+            if number < 4:
+                store.complete(trial, {"bits_per_byte": 1.0}, "")
+        cpu = Correction(device="CPU", dtype="fp32", ratio=1.5, lowest=1.2, highest=2.0, trials=3)
+        gpu = Correction(device="GPU", dtype="fp32", ratio=1.1, lowest=1.1, highest=1.1, trials=1)
+        assert store.corrections() == [cpu, gpu]
 
     def test_environments_and_decisions_are_kept(self, store: Store, study: StoredStudy) -> None:
         trial = store.add_trial(study, candidate(), seed=0, known={}, reason="")

@@ -556,3 +556,23 @@ def test_words_of_the_device_that_mean_nothing_are_refused(folder: Path, words: 
 def test_a_limit_in_bytes_is_above_nothing_and_has_a_unit_that_exists(folder: Path, limit: str) -> None:
     text = refusal(folder, objectives=f"objectives: [recall_accuracy, {{name: serve_bytes, limit: {limit}}}]")
     assert "above 0 bytes" in text or "did you mean 'MB' (1,000,000 bytes) or 'MiB' (1,048,576)?" in text
+
+
+def test_a_memory_limit_is_bytes_and_part_of_what_makes_the_study(folder: Path) -> None:
+    plain = load(folder)
+    assert plain.memory_limit is None and "memory_limit" not in plain.resolved
+    limited = load(folder, memory_limit="memory_limit: 2 GiB")
+    assert limited.memory_limit == limited.resolved["memory_limit"] == 2 * 2**30
+    assert load(folder, {"memory_limit": "2GiB"}).memory_limit == 2 * 2**30
+    assert config_from_resolved(json.loads(json.dumps(limited.resolved))).memory_limit == 2 * 2**30
+    assert changed_keys(plain.resolved, limited.resolved) == ["memory_limit"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("2 GIB", "did you mean 'GiB'"), ("8", "write a unit, such as '2 GiB'"), ("-1 GiB", "at least")],
+)
+def test_a_memory_limit_that_means_nothing_is_refused_with_its_line(folder: Path, value: str, words: str) -> None:
+    with pytest.raises(InputError, match="memory_limit") as refused:
+        load(folder, memory_limit=f"memory_limit: {value}")
+    assert words in str(refused.value) and "study.yaml:10" in str(refused.value)

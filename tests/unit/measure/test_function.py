@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import pytest
 
 from nas.measure.function import FunctionEvaluator
@@ -49,3 +52,13 @@ def test_ctrl_c_goes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         FunctionEvaluator(stop, ("quality",)).evaluate(JOB)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resource limits of Linux")
+def test_it_is_held_to_the_memory_limit() -> None:
+    def greedy(found: Architecture) -> dict[str, float]:
+        return {"quality": float(len(bytearray(512 * 2**20)))}
+
+    result = FunctionEvaluator(greedy, ("quality",)).evaluate(replace(JOB, memory_limit=64 * 2**20))
+    assert result.failure is not None and result.failure.kind == "out_of_memory"
+    assert FunctionEvaluator(greedy, ("quality",)).evaluate(JOB).failure is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from nas.cost.estimate import training_flops_per_token
 from nas.errors import CheckpointError
 from nas.files import Files
 from nas.measure.checkpoints import read_checkpoint
+from nas.measure.peak import process_memory
 from nas.measure.schedule import averaging_weight, learning_rate_factor
 from nas.measure.train import TrainingEvaluator, classify, training_flops
+from nas.measure.trainer import device_in_words, device_of, precision_in_words
 from nas.records import Candidate, CheckpointReference, Job, Result, Schedule, TaskReference
 from nas.space import Architecture
 from nas.tasks.load import load_task
 
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resource limits of Linux")
 SCHEDULE = Schedule(tokens_per_step=256, rung_steps=(3, 5, 10))
 
 
@@ -111,6 +115,7 @@ def test_a_loss_that_is_no_number_is_the_candidates_fault(corpus: TaskReference,
     [
         (MemoryError("nothing left"), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("std::bad_alloc"), "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (ZeroDivisionError("division by zero"), "crashed"),
     ],
@@ -184,3 +189,30 @@ def test_the_average_starts_as_the_mean_of_all_weights_so_far() -> None:
     assert averaging_weight(0, schedule) == 1.0
     assert averaging_weight(3, schedule) == 0.25
     assert averaging_weight(900, schedule) == pytest.approx(1 / 40)
+
+
+@linux
+def test_a_candidate_beyond_the_memory_limit_runs_out_and_leaves_nothing_behind(
+    corpus: TaskReference, tmp_path: Path
+) -> None:
+    job = replace(job_for(corpus, tmp_path), memory_limit=64 * 2**20)
+    layers = [{"mixer": "full", "heads": 4}] * 4
+    wide = Architecture.from_mapping({"family": "decoder", "width": 768, "max_context": 64, "layers": layers})
+    large = replace(job, candidate=Candidate(wide.bind(load_task(corpus).shape)))
+    fits = TrainingEvaluator().evaluate(job)
+    before = process_memory()["VmRSS"]
+    result = TrainingEvaluator().evaluate(large)
+    assert fits.failure is None and fits.peak_bytes is not None and fits.precision == "fp32"
+    assert result.failure is not None and result.failure.kind == "out_of_memory"
+    # The weights alone, their gradients and moments left out, are 108 MB.
+    assert result.peak_bytes is not None and result.peak_bytes < 108e6
+    assert process_memory()["VmRSS"] < before + 16 * 2**20
+    again = TrainingEvaluator().evaluate(replace(large, memory_limit=None, to_step=1))
+    assert again.failure is None and again.peak_bytes is not None and again.peak_bytes > 4 * 108e6
+
+
+def test_the_device_and_precision_are_those_of_the_trainers_settings() -> None:
+    assert device_of({"accelerator": "cpu"}) == torch.device("cpu")
+    assert device_in_words({"accelerator": "cpu"}) == f"CPU, {torch.get_num_threads()} threads"
+    words = {"32-true": "fp32", "32": "fp32", "bf16-true": "bf16", "bf16-mixed": "bf16-mixed"}
+    assert {name: precision_in_words(name) for name in words} == words

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from nas import Architecture, Objective, Space, Study
-from nas.errors import StoreError, StudyError
+from nas.errors import KilledForMemoryError, StoreError, StudyError, WorkerError
+from nas.executors.inline import InlineExecutor
+from nas.records import Job, Result
+from nas.study.loop import RETRIES
 from nas.study.progress import Progress
 
 SPACE = {
@@ -144,6 +149,81 @@ def test_a_failing_evaluator_fails_its_trials_and_the_study_goes_on(tmp_path: Pa
         assert len(failed) + len(keys(study, "complete")) == 10
     assert failed
     assert all("depth 2 is cursed" in trial.reason for trial in failed)
+
+
+def test_a_candidate_that_runs_out_of_memory_is_infeasible_and_the_study_goes_on(tmp_path: Path) -> None:
+    def sometimes(architecture: Architecture) -> dict[str, float]:
+        if architecture.depth == 2:
+            raise MemoryError("no room for depth 2")
+        return quality(architecture)
+
+    with make(tmp_path, sometimes, sampler="random") as study:
+        study.run(trials=10)
+        stored = study.store.study("mine")
+        infeasible = study.store.trials(stored, states=["infeasible"])
+        # It was begun, and takes no place of those that were asked for.
+        assert len(keys(study, "complete")) == 10 and not keys(study, "failed")
+        reasons = [study.store.decisions(stored, trial.number)["reason"].tolist() for trial in infeasible]
+    assert infeasible and all(trial.candidate.architecture.depth == 2 for trial in infeasible)
+    for trial, told in zip(infeasible, reasons, strict=True):
+        assert trial.reason == "out of memory: no room for depth 2" and told == [trial.reason]
+        assert trial.failure is not None and trial.failure.kind == "out_of_memory" and trial.failure.traceback
+
+
+@pytest.mark.parametrize(("sampler", "state"), [("nsga2", "COMPLETE"), ("tpe", "PRUNED")])
+def test_a_sampler_learns_of_it_as_of_a_broken_limit(tmp_path: Path, sampler: str, state: str) -> None:
+    def none(architecture: Architecture) -> dict[str, float]:
+        if architecture.width == 32:
+            raise MemoryError("no room")
+        return quality(architecture)
+
+    with make(tmp_path, none, sampler=sampler) as study:
+        study.run(trials=8)
+        out = {trial.optuna_number for trial in study.store.trials(study.store.study("mine"), states=["infeasible"])}
+        storage = optuna.storages.RDBStorage(study.store.url)
+        theirs = {
+            trial.number: trial
+            for trial in storage.get_all_trials(storage.get_all_studies()[0]._study_id)
+            if trial.number in out
+        }
+        storage.engine.dispose()
+    assert theirs and {trial.state.name for trial in theirs.values()} == {state}
+    assert all(trial.system_attrs["constraints"][0] > 0 for trial in theirs.values())
+
+
+def test_a_study_in_which_everything_runs_out_of_memory_ends_with_what_to_do(tmp_path: Path) -> None:
+    def never(architecture: Architecture) -> dict[str, float]:
+        raise MemoryError("no room")
+
+    with make(tmp_path, never, sampler="random") as study:
+        with pytest.raises(StudyError, match=r"the last 20 candidates all ran out of memory.*memory_limit"):
+            study.run(trials=10)
+        assert len(keys(study, "infeasible")) == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(KilledForMemoryError("memory ran out"), "infeasible"), (WorkerError("died"), "failed")]
+)
+def test_a_worker_that_is_killed_for_memory_every_time_makes_its_candidate_infeasible(
+    error: Exception, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[str] = []
+
+    def killed(self: InlineExecutor, job: Job) -> Future[Result]:
+        future: Future[Result] = Future()
+        jobs.append(job.candidate.key)
+        if jobs[0] == job.candidate.key:
+            future.set_exception(error)
+        else:
+            future.set_result(self._evaluator.evaluate(job))
+        return future
+
+    monkeypatch.setattr(InlineExecutor, "submit", killed)
+    with make(tmp_path) as study:
+        study.run(trials=3)
+        assert keys(study, state) == [jobs[0]] and jobs.count(jobs[0]) == RETRIES + 1
+        (ended,) = study.store.trials(study.store.study("mine"), states=[state])  # type: ignore[list-item]
+    assert str(error) in ended.reason and "3 times" in ended.reason
 
 
 def test_ctrl_c_keeps_what_is_finished_and_takes_up_what_was_running(tmp_path: Path) -> None:
