@@ -13,6 +13,10 @@ from nas.specs.mixers.attention_pieces import Heads, Piece, Terms, attend, exact
 from nas.specs.tape import INDEX, Node, Shadow, Tape
 
 
+_MOST_BLOCKS = 6
+"""That are followed one by one."""
+
+
 def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, prefix: int) -> list[Heads]:
     """Attention to all tokens that come before, and inside a prefix to all of it."""
     if prefix <= 1:
@@ -28,14 +32,29 @@ def _causally(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, start: 
     parts = []
     block = terms.block(q.tokens)
     near = _near(tape, terms, min(block, q.tokens))
-    for low in range(0, q.tokens, block):
-        own_q = q.part(tape, min(block, q.tokens - low))
-        pieces = [_piece(tape, k, v, own_q.tokens, own_q.tokens, terms, near=near, causal=True)]
+    for low, queries, times in _followed(q.tokens, block):
+        own_q = q.part(tape, queries)
+        pieces = [_piece(tape, k, v, queries, queries, terms, near=near, causal=True)]
         if start + low:
-            pieces.append(_piece(tape, k, v, start + low, own_q.tokens, terms))
-        parts.append(attend(tape, own_q, pieces, terms))
+            pieces.append(_piece(tape, k, v, start + low, queries, terms))
+        # The others see fewer keys before them: half as many less on average as the first of them.
+        others, fewer = times - 1, block * times // 2
+        constants = others * (start + low - fewer + queries) * terms.alibi * exact_size(tape)
+        parts.append(attend(tape, own_q, pieces, terms, times=times, constants=constants))
         del pieces
     return parts
+
+
+def _followed(tokens: int, block: int) -> list[tuple[int, int, int]]:
+    """Blocks to follow: where each begins, its queries, and how many blocks it stands for.
+
+    What is alive at once is most at an end of the sequence: the blocks between are followed as one.
+    """
+    lows = list(range(0, tokens, block))
+    if len(lows) <= _MOST_BLOCKS:
+        return [(low, min(block, tokens - low), 1) for low in lows]
+    ends = [(low, min(block, tokens - low), 1) for low in lows[-2:]]
+    return [(0, block, 1), (lows[-3], block, len(lows) - 3), *ends]
 
 
 def _both_ways(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms) -> list[Heads]:
@@ -44,13 +63,14 @@ def _both_ways(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms) -> list[H
     length = q.tokens
     block = terms.block(length)
     near = _near(tape, terms, min(block, length))
-    for low in range(0, length, block):
-        queries = min(block, length - low)
+    for low, queries, times in _followed(length, block):
         pieces = [_piece(tape, k, v, queries if terms.alibi else length, queries, terms, near=near)]
         if terms.alibi:
             others = [count for count in (low, length - low - queries) if count]
             pieces += [_piece(tape, k, v, count, queries, terms) for count in others]
-        parts.append(attend(tape, q.part(tape, queries), pieces, terms))
+        # Masks of all keys of other blocks, and what each query is shifted by on both sides.
+        constants = (times - 1) * (length + queries) * terms.alibi * exact_size(tape)
+        parts.append(attend(tape, q.part(tape, queries), pieces, terms, times=times, constants=constants))
         del pieces
     return parts
 
