@@ -100,7 +100,10 @@ def _block(
         x = tape.add(x, mixed)
         del mixed
     if source is not None:
-        x = _cross(tape, x, source, options, width, place, extent)
+        # Lives, like `h` below, until the layer returns.
+        features = int(options["cross_kv_heads"]) * int(options["cross_head_dim"])
+        memory = tuple(tape.linear(source, width, features) for _ in range(2))
+        x = _cross(tape, x, memory, options, width, place, extent)
     mlp = mlp_spec(str(layer.mlp))
     if layer.mlp == "none":
         return x
@@ -113,17 +116,23 @@ def _norm(tape: Tape, x: Shadow, width: int, kind: str) -> Shadow:
 
 
 def _cross(
-    tape: Tape, x: Shadow, source: Shadow, options: Mapping[str, Value], width: int, place: Place, extent: Extent
+    tape: Tape,
+    x: Shadow,
+    memory: tuple[Shadow, ...],
+    options: Mapping[str, Value],
+    width: int,
+    place: Place,
+    extent: Extent,
 ) -> Shadow:
-    heads, kv_heads, head_dim = (int(options[key]) for key in ("cross_heads", "cross_kv_heads", "cross_head_dim"))
-    keys, values = (tape.linear(source, width, kv_heads * head_dim) for _ in range(2))
+    heads, features = int(options["cross_heads"]), int(options["cross_heads"]) * int(options["cross_head_dim"])
+    keys, values = memory
     h = _norm(tape, x, width, place.norm)
-    queries = tape.linear(h, width, heads * head_dim)
-    del h
+    queries = tape.linear(h, width, features)
     mixed = fused_attention(tape, queries, keys, values, heads * extent.tokens)
-    del queries
-    mixed = tape.linear(mixed, heads * head_dim, width)
-    return tape.add(x, mixed)
+    read = tape.linear(mixed, features, width)
+    # Until the projection is made all of them live.
+    del h, queries, mixed
+    return tape.add(x, read)
 
 
 def passage_of(architecture: Architecture, index: int, extent: Extent, size: int, *, records: bool) -> Passage:

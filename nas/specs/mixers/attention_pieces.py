@@ -164,9 +164,7 @@ def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int, mask
     return tape.op([q, k, v], q.elements, saves=saves, keeps=True, more=statistics, scratch=statistics)
 
 
-def attend(
-    tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms, *, times: int = 1, constants: int = 0
-) -> Heads:
+def attend(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms, *, times: int = 1, constants: int = 0) -> Heads:
     """Attention to all keys of all pieces together.
 
     Args:
@@ -241,7 +239,7 @@ def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms)
     rows, exact = q.rows, exact_size(tape)
     whole: Shadow | None = None
     others = []
-    own = None
+    own: Shadow | None = None
     for piece in pieces:
         own = None if piece.shift is None else tape.new(rows, exact)
         part, *more = _kernel_backward(tape, q, piece)
@@ -256,6 +254,7 @@ def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms)
         del products
         tape.new(rows, exact)
         del weight, product
+    del own
     return tape.peak
 
 

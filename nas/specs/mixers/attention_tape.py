@@ -12,7 +12,6 @@ from dataclasses import replace
 from nas.specs.mixers.attention_pieces import Heads, Piece, Terms, attend, exact_size
 from nas.specs.tape import INDEX, Node, Shadow, Tape
 
-
 _MOST_BLOCKS = 6
 """That are followed one by one."""
 
@@ -23,7 +22,8 @@ def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, pr
         return _causally(tape, q, k, v, terms, start=0)
     if prefix >= q.tokens:
         return _both_ways(tape, q, k, v, terms)
-    inside = _both_ways(tape, *(part.part(tape, prefix) for part in (q, k, v)), terms)
+    first_q, first_k, first_v = (part.part(tape, prefix) for part in (q, k, v))
+    inside = _both_ways(tape, first_q, first_k, first_v, terms)
     return inside + _causally(tape, q.part(tape, q.tokens - prefix), k, v, terms, start=prefix)
 
 
@@ -124,16 +124,16 @@ def _fall(tape: Tape, terms: Terms, distances: int) -> Shadow:
 def windowed_attention(
     tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, prefix: int
 ) -> list[Heads]:
-    """Attention to oneself and the window − 1 tokens before, inside a prefix also those behind; heads lie in one axis."""
+    """Attention to oneself and the window − 1 tokens before, inside a prefix also those behind."""
     length = q.tokens
     if prefix <= 1 or prefix >= length:
         return _windows(tape, q, k, v, window, terms, both_ways=prefix > 1)
-    firsts = [part.part(tape, prefix) for part in (q, k, v)]
-    inside = _windows(tape, *firsts, window, terms, both_ways=True)
+    first_q, first_k, first_v = (part.part(tape, prefix) for part in (q, k, v))
+    inside = _windows(tape, first_q, first_k, first_v, window, terms, both_ways=True)
     start = 0 if terms.sinks else max(0, prefix - window + 1)
-    lasts = [part.part(tape, length - start) for part in (q, k, v)]
+    last_q, last_k, last_v = (part.part(tape, length - start) for part in (q, k, v))
     marks = [len(tape.nodes)]
-    later = _windows(tape, *lasts, window, terms, both_ways=False, marks=marks)
+    later = _windows(tape, last_q, last_k, last_v, window, terms, both_ways=False, marks=marks)
     skipped = prefix - start
     unread: list[Node] = []
     for place, part in enumerate(later):
@@ -206,10 +206,11 @@ def _blocks(
     mask = _band_mask(tape, block, reach, terms, both_ways=both_ways)
     pieces = [Piece(k_blocks, v_blocks, mask, terms.alibi or 1, table=terms.table, bias_heads=terms.table_heads)]
     del mask
+    places = tape.new(q.tokens, INDEX) if terms.sinks else None
     if terms.sinks:
-        queries = tape.new(blocks * block, INDEX)
         pieces.append(_sink_piece(tape, k, v, blocks, block, terms))
     y = attend(tape, own, pieces, terms)
+    del places
     return replace(y, batch=1, tokens=blocks * block)
 
 
@@ -224,10 +225,12 @@ def _band_attention(
     mask = _band_mask(tape, q.tokens, last - first, terms, both_ways=both_ways)
     pieces = [Piece(own_k, own_v, mask, terms.alibi or 1, table=terms.table, bias_heads=terms.table_heads)]
     del mask
+    places = tape.new(q.tokens, INDEX) if terms.sinks and first else None
     if terms.sinks and first:
-        queries = tape.new(high - low, INDEX)
         pieces.append(_sink_piece(tape, k, v, 1, q.tokens, terms))
-    return _selected(tape, attend(tape, q, pieces, terms))
+    y = attend(tape, q, pieces, terms)
+    del places
+    return _selected(tape, y)
 
 
 def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool) -> Shadow:

@@ -100,9 +100,7 @@ class SoftmaxSpec(MixerSpec):
         if options.get("output_gate", False):
             gate = tape.pointwise(tape.linear(x, width, heads * head_dim), of_output=True)
         logits = Weight(heads * tape.size) if options.get("sink_logit", False) else None
-        terms = Terms(
-            alibi=alibi, table=table, table_heads=heads, logits=logits, sinks=int(options.get("sinks", 0))
-        )
+        terms = Terms(alibi=alibi, table=table, table_heads=heads, logits=logits, sinks=int(options.get("sinks", 0)))
         counts = (heads, kv_heads, kv_heads)
         if time_first and window is not None:
             q_heads, k_heads, v_heads = (
