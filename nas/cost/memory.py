@@ -122,13 +122,14 @@ def _cross(
     place: Place,
     extent: Extent,
 ) -> Shadow:
-    heads, head_dim = int(options["cross_heads"]), int(options["cross_head_dim"])
+    heads, features = int(options["cross_heads"]), int(options["cross_heads"]) * int(options["cross_head_dim"])
     h = _norm(tape, x, width, place.norm)
-    queries = tape.linear(h, width, heads * head_dim)
+    queries = tape.linear(h, width, features)
     mixed = fused_attention(tape, queries, *remembered, heads * extent.tokens)
-    del queries
-    mixed = tape.linear(mixed, heads * head_dim, width)
-    return tape.add(x, mixed)
+    read = tape.linear(mixed, features, width)
+    # Until the projection is made all of them live.
+    del h, queries, mixed
+    return tape.add(x, read)
 
 
 @dataclass(frozen=True)

@@ -523,7 +523,7 @@ def _windows(
     block = window_block(window)
     blocks, rest = divmod(length - head - ahead, block)
     # Split at once, so that gradients are joined and not each made as large as the whole.
-    head_q, block_q, tail_q = q_LNF.split([head, blocks * block, rest + ahead])
+    head_q, block_q, tail_q = q_LNF.split_with_sizes([head, blocks * block, rest + ahead])
     parts = []
     if both_ways and head:
         parts.append(_band_attention(head_q, k_LNF, v_LNF, 0, window, terms, both_ways=True))

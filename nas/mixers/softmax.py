@@ -229,7 +229,9 @@ class SoftmaxAttention(Mixer[KeyValueCache]):
     def _finish(self, parts: list[Tensor], gate: Tensor | None, axis: int) -> Tensor:
         """The output projection of consecutive parts along time, with heads still split."""
         # Split at once, so that gradients are joined and not each made as large as the whole.
-        gates = [None] * len(parts) if gate is None else gate.split([part.shape[axis] for part in parts], axis)
+        gates = (
+            [None] * len(parts) if gate is None else gate.split_with_sizes([part.shape[axis] for part in parts], axis)
+        )
         done = []
         for part, own_gate in zip(parts, gates, strict=True):
             joined = part.flatten(-2)

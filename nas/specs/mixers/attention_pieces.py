@@ -164,15 +164,24 @@ def fused_attention(tape: Tape, q: Shadow, k: Shadow, v: Shadow, rows: int, mask
     return tape.op([q, k, v], q.elements, saves=saves, keeps=True, more=statistics, scratch=statistics)
 
 
-def attend(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Heads:
-    """Attention to all keys of all pieces together."""
+def attend(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms, *, times: int = 1, constants: int = 0) -> Heads:
+    """Attention to all keys of all pieces together.
+
+    Args:
+        tape: that follows it.
+        q: queries.
+        pieces: that they see.
+        terms: what joins the scores.
+        times: so many blocks of queries in a row, of which this is the last: only what they keep adds up.
+        constants: bytes of what the others keep besides their outputs and denominators.
+    """
     first = pieces[0]
-    if len(pieces) == 1 and terms.logits is None and first.is_simple(q.heads):
+    if times == 1 and len(pieces) == 1 and terms.logits is None and first.is_simple(q.heads):
         return replace(q, x=fused_attention(tape, q.x, first.k.x, first.v.x, q.rows, first.mask))
-    return replace(q, x=_joined(tape, q, pieces, terms))
+    return replace(q, x=_joined(tape, q, pieces, terms, times, constants), tokens=q.tokens * times)
 
 
-def _joined(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Shadow:
+def _joined(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms, times: int, constants: int) -> Shadow:
     """`_Attention`: pieces joined by their denominators."""
     _join_forward(tape, q, pieces, terms)
     inputs, saves = [q.x], [q.x]
@@ -183,10 +192,10 @@ def _joined(tape: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms) -> Shad
     gradients = sum(one.bytes for one in inputs if one.node is not None)
     return tape.op(
         inputs,
-        q.x.elements,
+        q.x.elements * times,
         saves=saves,
         keeps=True,
-        more=q.rows * exact_size(tape),
+        more=q.rows * times * exact_size(tape) + constants,
         back=max(_join_backward(tape, q, pieces, terms) - gradients, 0) if tape.records else 0,
         weights=() if terms.logits is None or not tape.records else (terms.logits,),
     )
@@ -230,7 +239,7 @@ def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms)
     rows, exact = q.rows, exact_size(tape)
     whole: Shadow | None = None
     others = []
-    own = None
+    own: Shadow | None = None
     for piece in pieces:
         own = None if piece.shift is None else tape.new(rows, exact)
         part, *more = _kernel_backward(tape, q, piece)
@@ -245,6 +254,7 @@ def _join_backward(above: Tape, q: Heads, pieces: Sequence[Piece], terms: Terms)
         del products
         tape.new(rows, exact)
         del weight, product
+    del own
     return tape.peak
 
 

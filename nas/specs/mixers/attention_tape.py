@@ -12,6 +12,9 @@ from dataclasses import replace
 from nas.specs.mixers.attention_pieces import Heads, Piece, Terms, attend, exact_size
 from nas.specs.tape import INDEX, Node, Shadow, Tape
 
+_MOST_BLOCKS = 6
+"""That are followed one by one."""
+
 
 def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, prefix: int) -> list[Heads]:
     """Attention to all tokens that come before, and inside a prefix to all of it."""
@@ -19,7 +22,8 @@ def full_attention(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, pr
         return _causally(tape, q, k, v, terms, start=0)
     if prefix >= q.tokens:
         return _both_ways(tape, q, k, v, terms)
-    inside = _both_ways(tape, *(part.part(tape, prefix) for part in (q, k, v)), terms)
+    first_q, first_k, first_v = (part.part(tape, prefix) for part in (q, k, v))
+    inside = _both_ways(tape, first_q, first_k, first_v, terms)
     return inside + _causally(tape, q.part(tape, q.tokens - prefix), k, v, terms, start=prefix)
 
 
@@ -28,14 +32,29 @@ def _causally(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms, *, start: 
     parts = []
     block = terms.block(q.tokens)
     near = _near(tape, terms, min(block, q.tokens))
-    for low in range(0, q.tokens, block):
-        own_q = q.part(tape, min(block, q.tokens - low))
-        pieces = [_piece(tape, k, v, own_q.tokens, own_q.tokens, terms, near=near, causal=True)]
+    for low, queries, times in _followed(q.tokens, block):
+        own_q = q.part(tape, queries)
+        pieces = [_piece(tape, k, v, queries, queries, terms, near=near, causal=True)]
         if start + low:
-            pieces.append(_piece(tape, k, v, start + low, own_q.tokens, terms))
-        parts.append(attend(tape, own_q, pieces, terms))
+            pieces.append(_piece(tape, k, v, start + low, queries, terms))
+        # The others see fewer keys before them: half as many less on average as the first of them.
+        others, fewer = times - 1, block * times // 2
+        constants = others * (start + low - fewer + queries) * terms.alibi * exact_size(tape)
+        parts.append(attend(tape, own_q, pieces, terms, times=times, constants=constants))
         del pieces
     return parts
+
+
+def _followed(tokens: int, block: int) -> list[tuple[int, int, int]]:
+    """Blocks to follow: where each begins, its queries, and how many blocks it stands for.
+
+    What is alive at once is most at an end of the sequence: the blocks between are followed as one.
+    """
+    lows = list(range(0, tokens, block))
+    if len(lows) <= _MOST_BLOCKS:
+        return [(low, min(block, tokens - low), 1) for low in lows]
+    ends = [(low, min(block, tokens - low), 1) for low in lows[-2:]]
+    return [(0, block, 1), (lows[-3], block, len(lows) - 3), *ends]
 
 
 def _both_ways(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms) -> list[Heads]:
@@ -44,13 +63,14 @@ def _both_ways(tape: Tape, q: Heads, k: Heads, v: Heads, terms: Terms) -> list[H
     length = q.tokens
     block = terms.block(length)
     near = _near(tape, terms, min(block, length))
-    for low in range(0, length, block):
-        queries = min(block, length - low)
+    for low, queries, times in _followed(length, block):
         pieces = [_piece(tape, k, v, queries if terms.alibi else length, queries, terms, near=near)]
         if terms.alibi:
             others = [count for count in (low, length - low - queries) if count]
             pieces += [_piece(tape, k, v, count, queries, terms) for count in others]
-        parts.append(attend(tape, q.part(tape, queries), pieces, terms))
+        # Masks of all keys of other blocks, and what each query is shifted by on both sides.
+        constants = (times - 1) * (length + queries) * terms.alibi * exact_size(tape)
+        parts.append(attend(tape, q.part(tape, queries), pieces, terms, times=times, constants=constants))
         del pieces
     return parts
 
@@ -104,16 +124,16 @@ def _fall(tape: Tape, terms: Terms, distances: int) -> Shadow:
 def windowed_attention(
     tape: Tape, q: Heads, k: Heads, v: Heads, window: int, terms: Terms, *, prefix: int
 ) -> list[Heads]:
-    """Attention to oneself and the window − 1 tokens before, inside a prefix also those behind; heads lie in one axis."""
+    """Attention to oneself and the window − 1 tokens before, inside a prefix also those behind."""
     length = q.tokens
     if prefix <= 1 or prefix >= length:
         return _windows(tape, q, k, v, window, terms, both_ways=prefix > 1)
-    firsts = [part.part(tape, prefix) for part in (q, k, v)]
-    inside = _windows(tape, *firsts, window, terms, both_ways=True)
+    first_q, first_k, first_v = (part.part(tape, prefix) for part in (q, k, v))
+    inside = _windows(tape, first_q, first_k, first_v, window, terms, both_ways=True)
     start = 0 if terms.sinks else max(0, prefix - window + 1)
-    lasts = [part.part(tape, length - start) for part in (q, k, v)]
+    last_q, last_k, last_v = (part.part(tape, length - start) for part in (q, k, v))
     marks = [len(tape.nodes)]
-    later = _windows(tape, *lasts, window, terms, both_ways=False, marks=marks)
+    later = _windows(tape, last_q, last_k, last_v, window, terms, both_ways=False, marks=marks)
     skipped = prefix - start
     unread: list[Node] = []
     for place, part in enumerate(later):
@@ -186,10 +206,11 @@ def _blocks(
     mask = _band_mask(tape, block, reach, terms, both_ways=both_ways)
     pieces = [Piece(k_blocks, v_blocks, mask, terms.alibi or 1, table=terms.table, bias_heads=terms.table_heads)]
     del mask
+    places = tape.new(q.tokens, INDEX) if terms.sinks else None
     if terms.sinks:
-        queries = tape.new(blocks * block, INDEX)
         pieces.append(_sink_piece(tape, k, v, blocks, block, terms))
     y = attend(tape, own, pieces, terms)
+    del places
     return replace(y, batch=1, tokens=blocks * block)
 
 
@@ -204,10 +225,12 @@ def _band_attention(
     mask = _band_mask(tape, q.tokens, last - first, terms, both_ways=both_ways)
     pieces = [Piece(own_k, own_v, mask, terms.alibi or 1, table=terms.table, bias_heads=terms.table_heads)]
     del mask
+    places = tape.new(q.tokens, INDEX) if terms.sinks and first else None
     if terms.sinks and first:
-        queries = tape.new(high - low, INDEX)
         pieces.append(_sink_piece(tape, k, v, 1, q.tokens, terms))
-    return _selected(tape, attend(tape, q, pieces, terms))
+    y = attend(tape, q, pieces, terms)
+    del places
+    return _selected(tape, y)
 
 
 def _band_mask(tape: Tape, queries: int, keys: int, terms: Terms, *, both_ways: bool) -> Shadow:

@@ -10,6 +10,7 @@ from nas.mixers.base import CAUSAL, Layout, MixerConfig
 from nas.mixers.latent import LatentAttention, attend
 from nas.specs import mixer_spec
 from nas.specs.base import Rope, Surroundings, Value
+from nas.specs.tape import Extent, Tape
 
 SPEC = mixer_spec("latent")
 YARN = Rope(theta=10_000.0, scaling="yarn", factor=4.0, original_context=64.0)
@@ -126,11 +127,13 @@ def test_attention_and_its_gradients_in_every_layout(layout: Layout) -> None:
         ({"heads": 2, "value_dim": 5}, "learned"),
     ],
 )
-def test_backward_keeps_exactly_the_elements_of_the_specification(options: dict[str, Value], positions: str) -> None:
+def test_backward_keeps_exactly_what_the_sketch_tells(options: dict[str, Value], positions: str) -> None:
     mixer, surroundings = make(options, positions=positions), around(positions)
     x_BLD = torch.randn(2, 40, 48, requires_grad=True)
-    expected = SPEC.saved_elements(SPEC.complete(options, surroundings), surroundings, 40)
-    assert saved_elements(mixer, x_BLD) == 80 * expected
+    tape = Tape(4)
+    SPEC.sketch(tape, tape.source(x_BLD.numel()), SPEC.complete(options, surroundings), surroundings, Extent(2, 40))
+    kept = {id(storage): storage.bytes for node in tape.nodes for storage in node.saved if storage is not None}
+    assert 4 * saved_elements(mixer, x_BLD) == sum(kept.values())
 
 
 def test_defaults_have_the_proportions_of_deepseek_v2() -> None:
