@@ -230,7 +230,9 @@ class Tape:
             nodes = [self._node((), ((whole, count * x.size, True),), 0, ()) for count in elements]
         return [Shadow(count, x.size, x.storage, node) for count, node in zip(elements, nodes, strict=True)]
 
-    def linear(self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None) -> Shadow:
+    def linear(
+        self, x: Shadow, inputs: int, outputs: int, *, bias: bool = False, weight: Weight | None = None
+    ) -> Shadow:
         """A linear map of the last axis, from so many features to so many."""
         weights = [weight or Weight(inputs * outputs * self.size)] if self.records else []
         if bias and self.records:

@@ -18,6 +18,7 @@ from nas.specs.mixers.convolution import short_convolution
 from nas.specs.sketches.delta import CHUNK, Rule, backward_bytes, forward_bytes
 from nas.specs.tape import Extent, Shadow, Tape
 
+
 def _keys(*, output_gate: bool) -> Mapping[str, Key]:
     return {
         "heads": Key(type=int, minimum=1, default=4, doc="memories; they divide the width unless dims are given"),

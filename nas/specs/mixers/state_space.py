@@ -130,9 +130,7 @@ def _times(tape: Tape, logits: Shadow, size: _Size) -> tuple[Shadow, Shadow]:
     return dt, tape.op([rates, dt], dt.elements, saves=[rates, dt], back=dt.bytes, size=exact)
 
 
-def _scan(
-    tape: Tape, parts: tuple[Shadow, ...], size: _Size, extent: Extent, *, skips: bool
-) -> tuple[Shadow, Shadow]:
+def _scan(tape: Tape, parts: tuple[Shadow, ...], size: _Size, extent: Extent, *, skips: bool) -> tuple[Shadow, Shadow]:
     """Outputs, and the last state."""
     given = Recurrence(
         batch=extent.batch,
@@ -157,9 +155,7 @@ def _scan(
     return y, tape.new(given.state, given.work)
 
 
-def _with_later_tokens(
-    tape: Tape, y: Shadow, parts: tuple[Shadow, ...], size: _Size, extent: Extent
-) -> Shadow:
+def _with_later_tokens(tape: Tape, y: Shadow, parts: tuple[Shadow, ...], size: _Size, extent: Extent) -> Shadow:
     """`nas.mixers.matrix.add_later_tokens`."""
     prefix, length = extent.prefix, extent.length
     if prefix <= 1:

@@ -39,7 +39,9 @@ class Peaks:
         return max(abs(ours / true - 1) for ours, true in pairs if true)
 
 
-def one_block(layer: dict[str, Any], *, width: int, length: int, family: str = "decoder", mlp: str = "none") -> Architecture:
+def one_block(
+    layer: dict[str, Any], *, width: int, length: int, family: str = "decoder", mlp: str = "none"
+) -> Architecture:
     """Two equal layers, of which the second is looked at."""
     layers = {"mlp": mlp} | layer
     space = {"name": "one", "family": family, "width": width, "max_context": length, "depth": 2, "layers": layers}
