@@ -13,6 +13,7 @@ from nas.mixers.delta import GatedDeltaNet, HeadNorm
 from nas.mixers.delta_core import chunk_gated_delta_rule, delta_rule
 from nas.specs.base import Surroundings
 from nas.specs.mixers import delta as specs
+from nas.specs.sketches.delta import segment_tokens
 
 WIDTH = 48
 AROUND = Surroundings(width=WIDTH, max_context=256, positions="none")
@@ -160,7 +161,7 @@ def test_training_keeps_no_more_than_the_inputs_and_a_memory_for_each_segment() 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         chunk_gated_delta_rule(*inputs, chunk=32)
     given = sum(x.numel() for x in inputs if x is not None)
-    segments = 2048 // specs.segment_tokens(4, 64)
+    segments = 2048 // segment_tokens(4, 64)
     assert segments > 1
     assert sum(kept.values()) == given + (segments - 1) * 4 * 64 * 64
 
