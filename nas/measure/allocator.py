@@ -61,24 +61,6 @@ def freed_memory_returned() -> Iterator[None]:
     yield
 
 
-def held_free() -> int:
-    """Bytes that the C library holds and nobody uses; 0 where it does not tell (glibc before 2.33, and others)."""
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallinfo2"):
-        return 0
-    libc.mallinfo2.restype = _Mallinfo2
-    return int(libc.mallinfo2().fordblks)
-
-
-_REST = ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-
-
-class _Mallinfo2(ctypes.Structure):
-    """mallinfo2(3)."""
-
-    _fields_ = tuple((name, ctypes.c_size_t) for name in (*("arena", "ordblks", "smblks", "hblks", "hblkhd"), *_REST))
-
-
 def _glibc() -> ctypes.CDLL | None:
     if not sys.platform.startswith("linux"):
         return None

