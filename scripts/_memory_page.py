@@ -21,7 +21,7 @@ Memory is known before anything is trained. Three ways tell it, and each is held
 | | what it takes | what it is for |
 |---|---|---|
 | **formula** (`nas.cost`, no torch) | well under a millisecond | every draw of a search, limits, `nas estimate` |
-| **trace** (`nas.measure.trace`) | a second or so, no memory | checks the formula: the network itself runs on fake tensors |
+| **trace** (`nas.measure.trace`) | about a second, no memory | checks the formula: the network runs on fake tensors |
 | **device** (`nas.measure.probe`) | a fresh process | what the allocator, or the operating system, says |
 
 ## What is counted
@@ -32,7 +32,7 @@ Memory is known before anything is trained. Three ways tell it, and each is held
 | `state_bytes` | yes | what decoding keeps: keys and values, convolution inputs (bf16), recurrent state (fp32) |
 | `serve_bytes` | yes | both |
 | `prefill_peak_bytes` | tensor by tensor | the fullest moment while a prompt is taken in, weights and state included |
-| `train_peak_bytes` | tensor by tensor | the fullest moment of a training step (fp32, AdamW and the running average of the weights) |
+| `train_peak_bytes` | tensor by tensor | the fullest moment of a training step (fp32, AdamW, running average) |
 
 Each takes `@context=…,batch=…,dtype=…,cache_dtype=…,recurrent_dtype=…,cache_window=…`, and the last one
 `train_dtype=…,optimizer=adamw|momentum|sgd,checkpointing=true|false`, in limits and objectives of studies and spaces:
@@ -75,8 +75,8 @@ def _against_traces(rows: Sequence[Compared]) -> Iterator[str]:
         return
     differing = sum(bool(row.parameters_differ) for row in rows)
     yield (
-        f"{len(rows)} networks drawn from the shipped spaces, with contexts from {min(CONTEXTS):,} to {max(CONTEXTS):,} "
-        f"tokens and up to four sequences: `scripts/check_memory`. Networks whose built weights differ in number from "
+        f"{len(rows)} networks drawn from the shipped spaces, with contexts from {min(CONTEXTS):,} to "
+        f"{max(CONTEXTS):,} tokens and up to four sequences: `scripts/check_memory`. Networks whose built weights differ in number from "
         f"the formula: {differing}.\n"
     )
     yield "| networks | draws | training, median | worst | prefill, median | worst | allowed |"

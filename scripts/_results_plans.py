@@ -296,20 +296,23 @@ FINDINGS: Mapping[str, str] = {
         "scoring alone."
     ),
     "spam": (
-        "The accuracy rises with the context, from .904 at 64 tokens to .938 at 256, and no further at 1,024: subject, "
-        "first lines and last ones tell a spam. On the same texts a linear model on TF-IDF has .930 (logistic regression) "
-        "and .952 (linear SVM); of their first 64 words .915 and .934. What is missed is spam, of which .83 is found, "
-        "while .99 of the rest is passed: training has 15 % of spam, the test part half."
+        "The accuracy rises with the context, from .904 at 64 tokens to .938 at 256, and no further at 1,024: "
+        "subject, first lines and last ones tell a spam. On the same texts a linear model on TF-IDF has .930 "
+        "(logistic regression) and .952 (linear SVM); of their first 64 words .915 and .934. What is missed is "
+        "spam, of which .83 is found, while .99 of the rest is passed: training has 15 % of spam, the test part "
+        "half."
     ),
     "foods": (
-        "Clearly above always saying five stars (.660), and just below the linear models; 256 tokens, which hold nearly "
-        "all of a review, are better than 64. The rates were chosen on 410 reviews, whose accuracy is known to 2 points."
+        "Clearly above always saying five stars (.660), and just below the linear models; 256 tokens, which hold "
+        "nearly all of a review, are better than 64. The rates were chosen on 410 reviews, whose accuracy is known "
+        "to 2 points."
     ),
     "bible": (
-        "Far above copying the source (chrF 17.2, BLEU 0.0) on five books of which no verse was seen, though far from "
-        "usable: three layers that have read the rest of one Bible write the commonest turns and lose names and numbers."
-        " At 3 million tokens chrF is 14.6, at 6 million 21.8, at 12 million 27.6 (validation books): more training "
-        "helps most. Most of the time is that of writing 1,600 verses token by token beside other work on the machine."
+        "Far above copying the source (chrF 17.2, BLEU 0.0) on five books of which no verse was seen, though far "
+        "from usable: three layers that have read the rest of one Bible write the commonest turns and lose names "
+        "and numbers. At 3 million tokens chrF is 14.6, at 6 million 21.8, at 12 million 27.6 (validation books): "
+        "more training helps most. Most of the time is that of writing 1,600 verses token by token beside other "
+        "work on the machine."
     ),
     "qa": (
         "Not learnt yet: at 8 million tokens exact match is .046 on the test part, where the most frequent answer has "
