@@ -229,7 +229,7 @@ class DeltaNet(Mixer[DeltaState]):
 
     def _mixed(self, x_BLD: Tensor) -> Tensor:
         qkv_BLC = self._project(x_BLD)
-        return qkv_BLC if self.conv is None else self.conv(qkv_BLC)  # type: ignore[no-any-return]
+        return qkv_BLC if self.conv is None else self.conv(qkv_BLC)
 
     def _prefilled(self, x_BLD: Tensor, state: DeltaState, layout: Layout) -> _Tokens:
         """Tokens before the padding, whose last go into the convolution's state."""
