@@ -290,16 +290,20 @@ class Tape:
 
     def rms_norm(self, x: Shadow, features: int) -> Shadow:
         """torch.nn.RMSNorm, which PyTorch puts together from pointwise operations."""
-        rows = x.elements // features
-        squares = self.op([x], x.elements, saves=[x], back=2 * x.bytes)
+        rows, size = x.elements // features, max(self.size, 4)
+        if size != self.size:
+            x = self.op([x], x.elements, size=size)
+        squares = self.op([x], x.elements, saves=[x], back=2 * x.bytes, size=size)
         # The gradient of a mean is written out in full.
-        mean = self.op([squares], rows)
+        mean = self.op([squares], rows, size=size)
         del squares
         inverse = self.pointwise(mean, of_output=True)
         del mean
-        normal = self.op([x, inverse], x.elements, saves=[x, inverse], back=x.bytes)
-        del inverse
-        return self.op([normal], x.elements, saves=[normal], weights=self.weights(features), back=x.bytes)
+        normal = self.op([x, inverse], x.elements, saves=[x, inverse], back=x.bytes, size=size)
+        weights = self.weights(features)
+        scaled = self.op([normal], x.elements, saves=[normal], weights=weights, back=x.bytes, size=size)
+        del x, normal
+        return scaled if size == self.size else self.op([scaled], scaled.elements)
 
     def layer_norm(self, x: Shadow, features: int) -> Shadow:
         """torch.nn.LayerNorm without bias: one kernel, which keeps its input and two statistics of each row."""

@@ -46,7 +46,7 @@ def test_training_is_followed_to_the_byte(layer: dict[str, Any], batch: int, len
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("layer", "batch", "length"), DELTA + MAMBA + CONVOLUTIONS)
+@pytest.mark.parametrize(("layer", "batch", "length"), DELTA[:3] + MAMBA[:3] + CONVOLUTIONS[1:2])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_passes_without_gradients_are_followed_to_the_byte(
     layer: dict[str, Any], batch: int, length: int, family: str, dtype: torch.dtype
@@ -55,6 +55,15 @@ def test_passes_without_gradients_are_followed_to_the_byte(
     extent = _extent(family, batch, length)
     ours = sketched(architecture, extent, size=dtype.itemsize, records=False)
     assert ours == real(architecture, extent, dtype=dtype, records=False)
+
+
+def test_a_norm_in_half_precision_holds_its_input_in_single_precision() -> None:
+    # A mixer so narrow that the norm before it needs the most.
+    layer = {"mixer": "gated_delta", "heads": 1, "key_dim": 4, "value_dim": 80, "output_gate": False}
+    architecture, extent = one_block(layer, width=128, length=4096), Extent(4, 4096)
+    ours = sketched(architecture, extent, size=2, records=False)
+    assert ours == real(architecture, extent, dtype=torch.bfloat16, records=False)
+    assert ours.forward > 6 * extent.tokens * 128 * 2
 
 
 def test_long_sequences_are_followed_to_the_byte() -> None:
