@@ -76,8 +76,8 @@ def _against_traces(rows: Sequence[Compared]) -> Iterator[str]:
     differing = sum(bool(row.parameters_differ) for row in rows)
     yield (
         f"{len(rows)} networks drawn from the shipped spaces, with contexts from {min(CONTEXTS):,} to "
-        f"{max(CONTEXTS):,} tokens and up to four sequences: `scripts/check_memory`. Networks whose built weights differ in number from "
-        f"the formula: {differing}.\n"
+        f"{max(CONTEXTS):,} tokens and up to four sequences: `scripts/check_memory`. "
+        f"Networks whose built weights differ in number from the formula: {differing}.\n"
     )
     yield "| networks | draws | training, median | worst | prefill, median | worst | allowed |"
     yield "|---|---:|---:|---:|---:|---:|---|"

@@ -24,6 +24,7 @@ from nas.mixers.base import CAUSAL, Layout, Mixer, MixerConfig, MixerState
 from nas.mixers.positions import RelativeBias
 from nas.specs import mixer_spec
 from nas.specs.base import MixerSpec, Surroundings
+from nas.specs.tape import Extent, Tape
 
 WIDTH = 32
 LENGTHS = (1, 7, 64, 65, 200)
@@ -449,9 +450,22 @@ def test_backward_keeps_the_elements_of_the_specification(case: Case, looks_ahea
     layout = Layout(prefix=length if looks_ahead else 0)
     # The difference of two batches: what is kept once, such as a mask, drops out.
     few, many = (saved_elements(made.mixer, torch.randn(batch, length, WIDTH), layout) for batch in (2, 5))
-    predicted = made.spec.saved_elements(case.options, made.config.around, length)
+    fewer, more = (
+        kept_by_the_tape(made, case, Extent(batch, length, length if looks_ahead else 0)) for batch in (2, 5)
+    )
+    predicted = (more - fewer) / (3 * length)
     found = (many - few) / (3 * length)
     assert found == pytest.approx(predicted, rel=case.saved_tolerance), f"{found:.1f}, predicted {predicted:.1f}"
+
+
+def kept_by_the_tape(made: Made, case: Case, extent: Extent) -> float:
+    """Elements that the specification's sketch keeps for the way back."""
+    tape = Tape(4)
+    x = tape.source(extent.tokens * WIDTH)
+    y = made.spec.sketch(tape, x, case.options, made.config.around, extent)
+    saved = {id(storage): storage.bytes for node in tape.nodes for storage in node.saved if storage is not None}
+    del y
+    return sum(saved.values()) / 4
 
 
 def saved_elements(mixer: Mixer[Any], x_BLD: Tensor, layout: Layout) -> float:
