@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli.inputs import architecture_of, find, size_in_words
 from nas.cli.probing import measure
+from nas.cli.tracing import print_traced
 from nas.cli.speeds import Speed, given_speed, measured_speed
 from nas.config import StudyConfig, load_study_config
 from nas.cost.contexts import FARTHEST, Reach, check_context, figures_of, longest_context
@@ -63,6 +64,8 @@ def estimate(arguments: argparse.Namespace) -> int:
         raise InputError(f"--draws must be at least 1, not {arguments.draws}")
     if config is not None and sum(map(bool, (arguments.speed, arguments.store, arguments.measure))) > 1:
         raise InputError("--speed, --store and --measure each tell how fast training is: give one of them")
+    if arguments.trace:
+        raise InputError(f"--trace is for one network, and {space.name} has {size_in_words(space)}")
     if config is None and (arguments.speed or arguments.store or arguments.measure):
         raise InputError("--speed, --store and --measure tell the time of a study; a space has no budget")
     _estimate_space(space, config, arguments)
@@ -83,6 +86,9 @@ def _estimate_network(architecture: Architecture, arguments: argparse.Namespace)
     for context in arguments.context or [None]:
         check_context(architecture, context)
         _print_estimate(_cost(architecture, context, arguments))
+    if arguments.trace:
+        for context in arguments.context or [None]:
+            print_traced(_cost(architecture, context, arguments))
     if arguments.measure:
         for context in arguments.context or [None]:
             measure(architecture, context, arguments)

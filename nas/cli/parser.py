@@ -112,6 +112,11 @@ def _estimating(commands: Any) -> None:
         "--checkpointing", action="store_true", help="training runs each layer again on the way back, to keep less"
     )
     estimate.add_argument(
+        "--trace",
+        action="store_true",
+        help="of one network: trace both peaks operation by operation, too (needs torch)",
+    )
+    estimate.add_argument(
         "--max-memory", metavar="SIZE", help="of one network: the longest context within so much, such as 24GiB"
     )
     estimate.add_argument(

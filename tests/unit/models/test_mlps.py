@@ -7,6 +7,7 @@ from torch import nn
 from nas import catalog
 from nas.models.mlps import GEGLU, GELU, MLP, NoMLP, SwiGLU
 from nas.specs import mlp_spec
+from nas.specs.tape import Tape
 
 
 def test_swiglu_is_a_gated_silu() -> None:
@@ -57,7 +58,11 @@ def test_parameters_are_as_many_as_the_specification_says(name: str, make: type[
 @pytest.mark.parametrize(("name", "make"), EVERY)
 def test_backward_keeps_exactly_the_elements_of_the_specification(name: str, make: type[MLP]) -> None:
     mlp, x = make(8, 20), torch.randn(5, 8, requires_grad=True)
-    assert saved_elements(mlp, x) == 5 * mlp_spec(name).saved_elements(8, 20)
+    tape = Tape(4)
+    y = mlp_spec(name).sketch(tape, tape.source(5 * 8), 8, 20)
+    kept = {id(storage): storage.bytes for node in tape.nodes for storage in node.saved if storage is not None}
+    assert 4 * saved_elements(mlp, x) == sum(kept.values())
+    assert y.elements == 5 * 8
 
 
 def test_no_mlp_adds_nothing() -> None:
