@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from nas.cli.inputs import architecture_of, find, size_in_words
 from nas.cli.probing import measure
-from nas.cli.tracing import print_traced
 from nas.cli.speeds import Speed, given_speed, measured_speed
+from nas.cli.tracing import print_traced
 from nas.config import StudyConfig, load_study_config
 from nas.cost.contexts import FARTHEST, Reach, check_context, figures_of, longest_context
 from nas.cost.estimate import Estimate
