@@ -103,7 +103,8 @@ class Estimate:
     @cached_property
     def prefill_flops_per_token(self) -> float:
         """Of a forward pass over `context` tokens."""
-        return training_flops_per_token(self.architecture, self.context) / 3.0
+        # The backward pass costs two forward ones.
+        return self.flops_per_token / 3.0
 
     @cached_property
     def decode_flops_per_token(self) -> float:

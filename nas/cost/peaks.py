@@ -201,6 +201,8 @@ def _parts(architecture: Architecture, batch: int, length: int, size: int, *, re
         tables,
         architecture.norm if architecture.embedding_norm else "",
     )
+    later = Place(architecture.norm)
+    first = Place(architecture.norm, has_mixer_norm=False) if architecture.embedding_norm else later
     has_source = bool(architecture.encoder_layers)
     extent = Extent(batch, length)
     if has_source:
@@ -208,8 +210,7 @@ def _parts(architecture: Architecture, batch: int, length: int, size: int, *, re
         yield _Part("enter", entrance_passage(entrance, both, size, records=records), output)
         around = architecture.encoder_surroundings
         for index, layer in enumerate(architecture.encoder_layers):
-            place = Place(architecture.norm, index > 0 or not architecture.embedding_norm)
-            passage = layer_passage(layer, around, place, both, size, records=records)
+            passage = layer_passage(layer, around, first if index == 0 else later, both, size, records=records)
             yield _Part("layer", passage, output)
         yield _Part("norm", norm_passage(width, architecture.norm, both, size, records=records), output)
         extent = Extent(batch, length, 0, length)
@@ -220,8 +221,7 @@ def _parts(architecture: Architecture, batch: int, length: int, size: int, *, re
     source = output if has_source else 0
     yield _Part("enter", entrance_passage(entrance, extent, size, records=records), output, source)
     for index, layer in enumerate(architecture.layers):
-        place = Place(architecture.norm, index > 0 or not architecture.embedding_norm)
-        passage = layer_passage(layer, around, place, extent, size, records=records)
+        passage = layer_passage(layer, around, first if index == 0 else later, extent, size, records=records)
         yield _Part("layer", passage, output, source)
     leave = _exit(architecture)
     if records or family.decodes:
