@@ -90,7 +90,10 @@ def _against_traces(rows: Sequence[Compared]) -> Iterator[str]:
     yield from _grouped(rows, "space", spaces, lambda row, space: row.space == space)
     mixers = sorted({mixer for row in rows for mixer in row.mixers})
     yield from _grouped(rows, "has a layer of", mixers, lambda row, mixer: mixer in row.mixers)
-    yield ""
+    yield (
+        "\nWhat is off are encoder–decoders alone: all layers of a decoder add to the gradient of one source, and when it "
+        "begins and ends to be there is counted for whole layers.\n"
+    )
 
 
 def _grouped(
@@ -136,8 +139,8 @@ def _speeds(speed: Mapping[str, Any]) -> Iterator[str]:
         return
     yield (
         "Of one core (processor time), every figure of a network together, FLOPs of training, prefill and decoding "
-        "included; the second column is a first pass in which layers are met for the first time: "
-        "`scripts/check_memory --speed`.\n"
+        "included. In the first column networks are drawn too, and their layers met for the first time; in the second "
+        "both are known: `scripts/check_memory --speed`.\n"
     )
     yield "| space | drawn and predicted, a second | predicted again, a second |"
     yield "|---|---:|---:|"
