@@ -91,8 +91,8 @@ def _against_traces(rows: Sequence[Compared]) -> Iterator[str]:
     mixers = sorted({mixer for row in rows for mixer in row.mixers})
     yield from _grouped(rows, "has a layer of", mixers, lambda row, mixer: mixer in row.mixers)
     yield (
-        "\nWhat is off are encoder–decoders alone: all layers of a decoder add to the gradient of one source, and when it "
-        "begins and ends to be there is counted for whole layers.\n"
+        "\nWhat is off are encoder–decoders alone: all layers of a decoder add to the gradient of one source, and when "
+        "it begins and ends to be there is counted for whole layers.\n"
     )
 
 
