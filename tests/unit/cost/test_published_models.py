@@ -55,8 +55,8 @@ def test_what_is_left_out_is_all_that_is_missing(name: str, missing: int, publis
     ],
 )
 def test_each_token_adds_to_the_cache_what_the_model_is_known_for(name: str, bytes_per_token: int) -> None:
-    short, long = (estimate(architecture_of(name), context=context).state_bytes for context in (1_000, 5_000))
-    assert long - short == 4_000 * bytes_per_token
+    short, long = (estimate(architecture_of(name), context=context).state_bytes for context in (600, 1_000))
+    assert long - short == 400 * bytes_per_token
 
 
 def test_a_window_reduces_mistrals_cache_eightfold_at_32k() -> None:
