@@ -37,7 +37,7 @@ from nas.units import BYTES, parse_bytes
 
 # What may differ when a study goes on; anything else makes another study.
 DEVICE_KEYS = ("device_memory", "device_reserve")
-CHANGEABLE = ("trials", *DEVICE_KEYS)
+CHANGEABLE = ("trials", *DEVICE_KEYS, "memory_limit")
 
 # Below this a limit is a number whose unit was forgotten.
 SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
@@ -289,7 +289,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     _check_trainer(file.trainer, lines)
     device = _device(file, lines)
     if device is not None and device.bytes is not None:
-        rule = device.constraint(file.budget.tokens_per_step)
+        rule = device.constraint(file.budget.tokens_per_step, checkpointing=checkpoints(file.trainer))
         space = replace(space, constraints=(*space.constraints, rule))
     memory_limit = _memory_limit(file, lines)
     resolved = {
@@ -529,6 +529,11 @@ def _check_budget(budget: BudgetWords, space: Space, lines: Lines) -> None:
             raise StudyError(f"{lines.at(('budget',))}: {error}") from None
 
 
+def checkpoints(trainer: Mapping[str, Any]) -> bool:
+    """Whether layers keep their input alone and run again on the way back."""
+    return bool(trainer.get("activation_checkpointing", False))
+
+
 def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
     if file.device_memory is None:
         if "device_reserve" in file.model_fields_set:
@@ -537,7 +542,8 @@ def _device(file: StudyFile, lines: Lines) -> DeviceMemory | None:
     try:
         return DeviceMemory.parse(file.device_memory, file.device_reserve)
     except InputError as error:
-        raise StudyError(f"{lines.at(('device_memory',))}: {error}") from None
+        key = "device_reserve" if str(error).startswith("device_reserve") else "device_memory"
+        raise StudyError(f"{lines.at((key,))}: {error}") from None
 
 
 def _memory_limit(file: StudyFile, lines: Lines) -> int | None:

@@ -86,7 +86,8 @@ def parse_number(text: str | float) -> float:
 def format_bytes(count: float) -> str:
     """Three significant digits in the binary unit that fits: 262144 is "256 KiB"."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
-        if abs(count) >= BYTES[unit]:
+        # From 1023.5 on, three or four digits would be written 1024 of the smaller unit.
+        if abs(count) >= BYTES[unit] * (1 - 0.5 / 1024):
             return f"{_three_digits(count / BYTES[unit])} {unit}"
     return f"{count:.0f} B"
 

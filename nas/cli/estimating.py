@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.inputs import architecture_of, find, size_in_words
-from nas.cli.probing import measure
+from nas.cli.probing import measure, refuse_unmeasured
 from nas.cli.speeds import Speed, given_speed, measured_speed
 from nas.cli.tracing import print_traced
 from nas.config import StudyConfig, load_study_config
@@ -90,6 +90,7 @@ def _estimate_network(architecture: Architecture, arguments: argparse.Namespace)
         for context in arguments.context or [None]:
             print_traced(_cost(architecture, context, arguments))
     if arguments.measure:
+        refuse_unmeasured(arguments)
         for context in arguments.context or [None]:
             measure(architecture, context, arguments)
 

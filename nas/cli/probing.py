@@ -7,11 +7,22 @@ import sys
 from typing import TYPE_CHECKING
 
 from nas.cost.estimate import bound
+from nas.errors import InputError
 from nas.space.architecture import Architecture
 from nas.units import format_bytes, format_count
 
 if TYPE_CHECKING:
     from nas.measure.probe import Probed, Work
+
+
+def refuse_unmeasured(arguments: argparse.Namespace) -> None:
+    """Raises InputError for settings that are predicted and cannot be measured."""
+    plain = {"train_dtype": "fp32", "optimizer": "adamw", "checkpointing": False, "cache_dtype": None}
+    for name, value in {**plain, "recurrent_dtype": "fp32"}.items():
+        if getattr(arguments, name) not in (value, arguments.dtype if name == "cache_dtype" else value):
+            raise InputError(
+                f"--measure trains in fp32 with AdamW and caches in --dtype: leave out --{name.replace('_', '-')}"
+            )
 
 
 def measure(architecture: Architecture, context: int | None, arguments: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Contexts and memory, the other way round: the longest context that a limit allows.
 
-In: an architecture, a figure of its memory and a limit in bytes. Out: how many tokens fit. No figure of memory falls
-as the context grows, so the context is found by doubling and then by bisection of the formulas.
+In: an architecture, a figure of its memory and a limit in bytes. Out: how many tokens fit. Figures grow with the
+context but for small steps down, where another number of blocks or segments takes less: the context is found by
+doubling and bisection, and then every one a little further on is looked at.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 from nas.specs import family_spec
 
+# So many contexts beyond the one that bisection finds are looked at, a step of a block or segment far.
+STEP_TOKENS = 256
 # What fits at this many tokens is taken not to grow with them, as a recurrent state does not.
 FARTHEST = 2**30
 
@@ -68,6 +71,11 @@ def longest_context(architecture: Architecture, figure: str, limit: float, cost:
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
         fits, beyond = (middle, beyond) if needed(middle) <= limit else (fits, middle)
+    # A step down may lie just beyond: each is looked at until a whole stretch is over the limit.
+    looked = fits
+    while looked < min(fits + STEP_TOKENS, farthest):
+        looked += 1
+        fits = looked if needed(looked) <= limit else fits
     ends = fits == farthest
     return Reach(
         figure=figure,

@@ -242,6 +242,6 @@ def _setting(text: str) -> tuple[str, Any]:
             raise SpaceError(f"{key} must be true or false, not '{value}'")
         return key, value == "true"
     minimum = _MINIMA.get(key, 1)
-    if not value.replace("_", "").isdigit() or int(value) < minimum:
+    if not re.fullmatch(r"[0-9]+(_[0-9]+)*", value) or int(value) < minimum:
         raise SpaceError(f"{key} must be a whole number of at least {minimum}, not '{value}'")
     return key, int(value)

@@ -26,15 +26,18 @@ class StepPeak:
 
     Attributes:
         tokens_per_step: of the study.
+        checkpointing: whether layers keep their input alone.
     """
 
     tokens_per_step: int
+    checkpointing: bool = False
     takes_bytes: ClassVar[bool] = True
 
     def __call__(self, architecture: Architecture) -> float:
         """The bytes for an architecture."""
         batch = max(1, self.tokens_per_step // architecture.max_context)
-        return float(catalog.load("figure", "train_peak_bytes")(architecture, batch=batch))
+        figure = catalog.load("figure", "train_peak_bytes")
+        return float(figure(architecture, batch=batch, checkpointing=self.checkpointing))
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,15 @@ class DeviceMemory:
             )
         return DeviceMemory(size, reserve_bytes=kept)
 
-    def constraint(self, tokens_per_step: int, found: float | None = None) -> Constraint:
+    def constraint(
+        self, tokens_per_step: int, found: float | None = None, *, checkpointing: bool = False
+    ) -> Constraint:
         """The limit on a training step.
 
         Args:
             tokens_per_step: of the study.
             found: the device's bytes for one candidate; needed where the study leaves them to the device.
+            checkpointing: whether layers keep their input alone.
 
         Raises:
             InputError: the reserve leaves nothing of it.
@@ -97,7 +103,7 @@ class DeviceMemory:
             f"train_peak_bytes of {tokens_per_step} tokens <= {limit:.0f} B "
             f"(device_memory {format_bytes(memory)}, {reserve} kept free)"
         )
-        return Constraint(text, StepPeak(tokens_per_step), "<=", limit)
+        return Constraint(text, StepPeak(tokens_per_step, checkpointing), "<=", limit)
 
 
 def _size(name: str, text: str | float, words: str) -> float:

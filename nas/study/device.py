@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nas.config import StudyConfig
+from nas.config import StudyConfig, checkpoints
 from nas.measure.device_memory import device_memory_bytes
 from nas.records import Environment
 from nas.study.plan import Plan
@@ -34,7 +34,9 @@ def on_device(plan: Plan, config: StudyConfig, workers: int) -> Plan:
     if config.device is None or config.device.bytes is not None:
         return plan
     found = device_memory_bytes(dict(plan.trainer)) // max(workers, 1)
-    rule = config.device.constraint(config.budget.tokens_per_step, found)
+    rule = config.device.constraint(
+        config.budget.tokens_per_step, found, checkpointing=checkpoints(dict(config.trainer))
+    )
     space = replace(plan.space, constraints=(*plan.space.constraints, rule))
     return replace(plan, space=space, resolved={**plan.resolved, FOUND: found})
 

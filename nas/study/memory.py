@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from nas.config import checkpoints
 from nas.cost.estimate import estimate
 from nas.records import Candidate, Failure, Result
 from nas.store import Correction, MemoryFigure, Store, StoredTrial
@@ -117,7 +118,12 @@ class TrainingMemory:
         return MemoryFigure(
             figure="train_peak_bytes",
             kind="predicted",
-            bytes=estimate(candidate.architecture, context=context, batch=step.sequences).train_peak_bytes,
+            bytes=estimate(
+                candidate.architecture,
+                context=context,
+                batch=step.sequences,
+                checkpointing=checkpoints(dict(self.plan.trainer)),
+            ).train_peak_bytes,
             batch=step.sequences,
             context=context,
             dtype="fp32",

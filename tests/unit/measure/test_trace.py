@@ -117,6 +117,10 @@ def test_lstms_are_traced_on_real_tensors() -> None:
     lstm = made(layers={"mixer": "lstm", "hidden": 16, "mlp": "none"}, positions="none")
     assert is_real_only(lstm)
     assert not is_real_only(made())
+    # A fake LSTM has no workspace.
+    found = trace_training(lstm, context=64, batch=2)
+    assert found == trace_training(lstm, context=64, batch=2, real=True)
+    assert found.total == pytest.approx(estimate(lstm, context=64, batch=2).train_peak_bytes, rel=2e-3)
 
 
 def test_a_tracker_counts_what_lives_and_what_it_is() -> None:

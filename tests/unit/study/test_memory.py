@@ -44,7 +44,7 @@ class Bench:
         self.study = self.store.add_study(
             "s", resolved={}, objectives=[StoredObjective(name="loss", direction="minimize")]
         )
-        plan = SimpleNamespace(memory_limit=limit, training_step=lambda architecture: STEP)
+        plan = SimpleNamespace(trainer=(), memory_limit=limit, training_step=lambda architecture: STEP)
         self.memory = TrainingMemory(cast(Plan, plan), self.store)
 
     def complete(self, *ratios: float, device: str = "CPU") -> None:
