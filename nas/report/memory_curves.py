@@ -56,7 +56,8 @@ def memory_curves(networks: Mapping[str, Architecture]) -> tuple[MemoryCurve, ..
         networks: by name; at least one.
     """
     longest = max(network.max_context for network in networks.values())
-    contexts = [FIRST_CONTEXT]
+    # The networks' own contexts are among those that are shown.
+    contexts = [min(FIRST_CONTEXT, *(network.max_context for network in networks.values()))]
     while contexts[-1] < BEYOND * longest:
         contexts.append(2 * contexts[-1])
     decode = all(family_spec(network.family).decodes for network in networks.values())
