@@ -15,8 +15,8 @@ from nas.space.architecture import Architecture
 from nas.space.layers import Layer
 from nas.specs import mixer_spec, mlp_spec
 from nas.specs.base import Surroundings, Value
-from nas.specs.mixers.attention_pieces import fused_attention
 from nas.specs.mixers.convolution import short_convolution
+from nas.specs.sketches.attention_pieces import fused_attention
 from nas.specs.tape import Extent, Shadow, Storage, Tape
 
 

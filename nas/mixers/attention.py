@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from nas.specs.mixers.attention_pieces import ALIBI_BLOCK, LEARNED_BLOCK
-from nas.specs.mixers.attention_tape import window_block
+from nas.specs.sketches.attention import window_block
+from nas.specs.sketches.attention_pieces import ALIBI_BLOCK, LEARNED_BLOCK
 
 HIDDEN = -1e30
 """Added to the score of a key that is not seen. Finite, so that a piece whose keys are all hidden

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.mixers.attention_pieces import Heads, fused_attention, rotation
+from nas.specs.sketches.attention_pieces import Heads, fused_attention, rotation
 from nas.specs.tape import Extent, Shadow, Tape
 
 _SERVED = ("rope", "learned", "none")

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from nas.specs.base import BrokenRule, CachedVectors, Key, MixerSpec, Options, Surroundings, Value
-from nas.specs.mixers.attention_pieces import Heads, Terms, exact_size, rotation
-from nas.specs.mixers.attention_tape import full_attention, windowed_attention
+from nas.specs.sketches.attention import full_attention, windowed_attention
+from nas.specs.sketches.attention_pieces import Heads, Terms, exact_size, rotation
 from nas.specs.tape import INDEX, Extent, Shadow, Tape, Weight
 
 HEAD_KEYS: Mapping[str, Key] = {

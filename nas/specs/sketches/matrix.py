@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nas.specs.base import Surroundings
-from nas.specs.mixers.attention_pieces import rotation
 from nas.specs.mixers.convolution import short_convolution
+from nas.specs.sketches.attention_pieces import rotation
 from nas.specs.sketches.chunks import Sizes
 from nas.specs.sketches.gating import gated_norm
 from nas.specs.tape import INDEX, Extent, Shadow, Tape

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nas.specs.mixers.attention_pieces import Heads, Piece, Terms, attend, exact_size
+from nas.specs.sketches.attention_pieces import Heads, Piece, Terms, attend, exact_size
 from nas.specs.tape import INDEX, Node, Shadow, Tape
 
 _MOST_BLOCKS = 6
