@@ -91,6 +91,15 @@ def test_fake_tensors_tell_what_real_ones_do() -> None:
     assert trace_prefill(architecture, context=96) == trace_prefill(architecture, context=96, real=True)
 
 
+@pytest.mark.parametrize("mixer", ["gated_delta", "mamba2", "linear"])
+def test_writes_that_a_fake_trace_leaves_out_take_nothing(mixer: str) -> None:
+    layer = {"mixer": mixer, "mlp_ratio": 2} | ({} if mixer == "mamba2" else {"heads": 2})
+    network = made(layers=layer, positions="none")
+    fake, real = (trace_training(network, context=100, batch=2, real=is_real) for is_real in (False, True))
+    assert fake == real
+    assert trace_prefill(network, context=100) == trace_prefill(network, context=100, real=True)
+
+
 def test_torchs_own_tracker_tells_the_same() -> None:
     step = training_step(made(), context=64, batch=2)
     step()
