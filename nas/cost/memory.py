@@ -178,7 +178,6 @@ class Exit:
         transforms: dense maps with a norm before the output.
         bias: whether the output has one.
         once: whether a sequence is spoken of once: "" (each token is), "last" or "mean".
-        own_weights: whether the output's weights are not the embedding's, whose gradient counts there.
     """
 
     width: int
@@ -187,7 +186,6 @@ class Exit:
     transforms: int = 0
     bias: bool = False
     once: str = ""
-    own_weights: bool = True
 
 
 @lru_cache(maxsize=4096)

@@ -108,6 +108,7 @@ def training_peak(
     Raises:
         SpaceError: there is no such optimizer.
     """
+    assert architecture.vocabulary is not None
     if optimizer not in OPTIMIZERS:
         raise SpaceError(f"unknown optimizer '{optimizer}': {did_you_mean(optimizer, OPTIMIZERS)}")
     parts = list(_parts(architecture, batch, length, size, records=True))
@@ -132,7 +133,8 @@ def training_peak(
         if follower is not None and not stays:
             # The next part's input lives while that part runs.
             best = max(best, (kept + part.output + follower.passage.forward_peak, 0, kept))
-    gradients = source_gradient = 0
+    gradients = source_gradient = shared_gradient = 0
+    embedding = architecture.vocabulary * architecture.width * size
     for index in range(len(parts) - 1, -1, -1):
         part = parts[index]
         passage = part.passage
@@ -140,10 +142,20 @@ def training_peak(
         if checkpointing and part.is_layer:
             highest = max(highest, passage.forward_peak)
         above = part.output if index < len(parts) - 1 else 0
-        live = held[index] + gradients + above + source_gradient
-        best = max(best, (live + highest, gradients, held[index] + passage.kept))
+        # What reaches the end of an encoder is the gradient of the source itself.
+        waiting = 0 if part.kind == "norm" else source_gradient
+        best = max(best, (held[index] + gradients + above + waiting + highest, gradients, held[index] + passage.kept))
         gradients += passage.weight_bytes
-        source_gradient = part.source
+        if part.kind == "enter" and shared_gradient:
+            # A second gradient of the embedding is added to the first, into a third storage.
+            best = max(best, (held[index] + gradients + waiting + embedding, gradients, held[index]))
+            gradients -= embedding
+        if part.kind == "enter" or (part.kind == "exit" and shares_embedding(architecture)):
+            shared_gradient = embedding
+        if part.kind == "norm":
+            source_gradient = 0
+        elif part.is_layer and part.source:
+            source_gradient = part.source
     best = max(best, (given + weights, weights, given))
     total, at_gradients, at_kept = best
     return TrainingPeak(
@@ -231,10 +243,14 @@ def _parts(architecture: Architecture, batch: int, length: int, size: int, *, re
     yield _Part("exit", passage, 0, source)
 
 
+def shares_embedding(architecture: Architecture) -> bool:
+    """Whether the head's weights are the embedding's."""
+    return architecture.head in VOCABULARY_HEADS and architecture.tied_embeddings
+
+
 def _exit(architecture: Architecture) -> Exit:
     head = str(architecture.head)
     assert architecture.vocabulary is not None
-    speaks_tokens = head in VOCABULARY_HEADS
     looks_ahead = architecture.surroundings.looks_ahead
     is_sequence = head == "sequence_classification"
     transforms = HEAD_TRANSFORMS.get(head, 1 if is_sequence and looks_ahead else 0)
@@ -245,5 +261,4 @@ def _exit(architecture: Architecture) -> Exit:
         transforms=transforms,
         bias=bool(transforms) or head in ("token_classification", "span"),
         once=("mean" if looks_ahead else "last") if is_sequence else "",
-        own_weights=not (speaks_tokens and architecture.tied_embeddings),
     )
