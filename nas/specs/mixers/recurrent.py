@@ -82,7 +82,7 @@ class RecurrentSpec(MixerSpec):
             parts = [causal, backwards]
             y, is_turned = tape.op(parts, 2 * causal.elements, passes=True, size=size), False
             del parts
-        cast = y if size == tape.size else tape.new(y.elements)
+        cast = y if size == tape.size else tape.op([y], y.elements)
         # The projection copies what lies in another order.
         out = tape.linear(tape.copy(cast, back=False) if is_turned else cast, directions * hidden, around.width)
         del kept, backwards

@@ -70,40 +70,46 @@ def scan(tape: Tape, x: Shadow, network: Network) -> tuple[Shadow, Shadow | None
     if tape.size != network.size:
         # Weights below float32 are joined and cast, and the features too.
         stored = tape.new(sum(network.weights))
-        whole = tape.new(stored.elements, network.size)
+        whole = tape.op([], stored.elements, size=network.size, weights=tape.weights(*network.weights))
         del stored
     zero = tape.new(network.state, network.size)
     if whole is not None:
         # What was given is let go, unless somebody else holds it.
-        x = tape.new(network.inputs, network.size)
-    y, kept, turns = _run(tape, x, zero, network)
+        x = tape.op([x], network.inputs, size=network.size)
+    y, kept, turns = _run(tape, x, zero, network, whole)
     del whole
     return y, kept, turns
 
 
-def _run(tape: Tape, x: Shadow, zero: Shadow, network: Network) -> tuple[Shadow, Shadow | None, bool]:
+def _run(
+    tape: Tape, x: Shadow, zero: Shadow, network: Network, whole: Shadow | None
+) -> tuple[Shadow, Shadow | None, bool]:
+    """`whole`: the weights where they are cast, which then get their gradient through the cast."""
     if network.gates == 4:
-        return *_lstm(tape, x, zero, network), network.turns
+        return *_lstm(tape, x, zero, network, whole), network.turns
     if tape.records:
-        return _unrolled_by_hand(tape, x, network), None, False
+        return _unrolled_by_hand(tape, x, network, whole), None, False
     return *_unrolled(tape, network), network.turns
 
 
-def _lstm(tape: Tape, x: Shadow, zero: Shadow, network: Network) -> tuple[Shadow, Shadow]:
+def _lstm(
+    tape: Tape, x: Shadow, zero: Shadow, network: Network, whole: Shadow | None
+) -> tuple[Shadow, Shadow]:
     size = network.size
     given = x
     if network.turns:
         given = tape.copy(x, back=False) if tape.records else tape.new(network.inputs, size)
     if tape.records:
         y = tape.op(
-            [given],
+            [given] if whole is None else [given, whole],
             network.outputs,
-            saves=[given, zero],
+            saves=[given, zero] if whole is None else [given, zero, whole],
             keeps=True,
             # The last output and the last cell are saved beside the kernel's own notes, and get a gradient each.
             more=2 * network.state * size + _workspace(network),
             back=2 * network.state * size,
-            weights=tape.weights(*network.weights),
+            weights=tape.weights(*network.weights) if whole is None else (),
+            size=size,
         )
         return y, tape.new(2 * network.state, size)
     y, last = tape.new(network.outputs, size), tape.new(2 * network.state, size)
@@ -156,14 +162,17 @@ def _unrolled(tape: Tape, network: Network) -> tuple[Shadow, Shadow]:
     return y, tape.new(state, size)
 
 
-def _unrolled_by_hand(tape: Tape, x: Shadow, network: Network) -> Shadow:
+def _unrolled_by_hand(tape: Tape, x: Shadow, network: Network, whole: Shadow | None) -> Shadow:
     """`nas.mixers.recurrent_core`: the loop, of which outputs alone are kept."""
     start = tape.new(network.state, network.size)
     y, last = _unrolled(tape, network)
     if network.turns:
         y = tape.new(network.outputs, network.size)
     back = _gru_back(network) if network.gates == 3 else _rnn_back(network)
-    tape.record(y, [x], saves=[x, y], back=back, weights=tape.weights(*network.weights))
+    if whole is None:
+        tape.record(y, [x], saves=[x, y], back=back, weights=tape.weights(*network.weights))
+    else:
+        tape.record(y, [x, whole], saves=[x, y, whole], back=back)
     del start, last
     return y
 
