@@ -127,6 +127,7 @@ def _back(sizes: Sizes) -> int:
 def _backward_segment(tape: Tape, sizes: Sizes, part: _Part) -> Shadow:
     steps = _Steps(tape, sizes, part)
     cast, near, kept = steps.cast(), *steps.written()
+    dy = tape.new(steps.values, steps.work) if steps.casts else None
     near_dy = None if steps.dense else tape.new(steps.values, steps.work)
     read_dy = steps.joined(tape.new(steps.values, steps.work))
     dstates = tape.new(steps.states, steps.work)
@@ -140,5 +141,5 @@ def _backward_segment(tape: Tape, sizes: Sizes, part: _Part) -> Shadow:
     dv = steps.product(steps.values)
     del weights
     steps.product(steps.values, copied=1)
-    del cast, near, kept, near_dy, read_dy, dweights, dv
+    del cast, near, kept, dy, near_dy, read_dy, dweights, dv
     return dstates

@@ -198,6 +198,7 @@ def _backward_segment(given: Recurrence, chunks: int, size: int) -> int:
     part = _Segment(given, chunks, size)
     decays, cast = part.decays(), part.cast()
     near, kept = part.written()
+    dy = part.new(part.values) if part.casts else None
     near_dy = part.in_order(part.new(part.values), joined=False)
     read_dy = part.in_order(part.new(part.values), joined=True)
     dstates = part.new(part.states + given.state)
@@ -213,16 +214,19 @@ def _backward_segment(given: Recurrence, chunks: int, size: int) -> int:
     del weights
     dkept = part.product(part.values, 1)
     _finish_values(part)
-    del decays, cast, near, kept, near_dy, read_dy, dstates, dweights, dscores, dv, dkept
+    del decays, cast, near, kept, dy, near_dy, read_dy, dstates, dweights, dscores, dv, dkept
     return part.tape.peak
 
 
 def _finish_values(part: _Segment) -> None:
     given = part.given
+    v = part.new(part.values) if part.casts else None
     written = part.summed()
     dgain = part.new(part.rows)
     del written
+    y = part.new(part.values) if part.casts else None
     read = part.summed()
+    del y
     skipped = part.summed() if given.skips else None
     if skipped is not None:
         part.tape.scratch(part.rows * part.work)
@@ -232,4 +236,4 @@ def _finish_values(part: _Segment) -> None:
     del products
     last = part.new(part.heads)
     part.tape.scratch(2 * part.rows * part.work)
-    del dgain, read, skipped, db, sums, last
+    del v, dgain, read, skipped, db, sums, last
