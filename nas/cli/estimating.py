@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from nas.cli.inputs import architecture_of, find, size_in_words
 from nas.cli.probing import measure, refuse_unmeasured
 from nas.cli.speeds import Speed, given_speed, measured_speed
-from nas.cli.tracing import print_traced
+from nas.cli.tracing import print_traced, refuse_untraced
 from nas.config import StudyConfig, load_study_config
 from nas.cost.contexts import FARTHEST, Reach, check_context, figures_of, longest_context
 from nas.cost.estimate import Estimate
@@ -41,6 +41,10 @@ FIGURES = ("param_bytes", "state_bytes", "serve_bytes", "prefill_peak_bytes", "t
 
 def estimate(arguments: argparse.Namespace) -> int:
     """nas estimate FILE"""
+    if arguments.device != "auto" and not arguments.measure:
+        raise InputError("--device is of --measure: give both")
+    if arguments.max_memory is not None and (arguments.trace or arguments.measure or arguments.speed):
+        raise InputError("--max-memory is answered by the formulas alone: leave out --trace, --measure and --speed")
     path = Path(arguments.file)
     if path.suffix == ".json":
         _estimate_network(architecture_of(path), arguments)
@@ -68,6 +72,9 @@ def estimate(arguments: argparse.Namespace) -> int:
         raise InputError(f"--trace is for one network, and {space.name} has {size_in_words(space)}")
     if config is None and (arguments.speed or arguments.store or arguments.measure):
         raise InputError("--speed, --store and --measure tell the time of a study; a space has no budget")
+    # What is wrong with the settings is said before anything is drawn.
+    for context in arguments.context or [None]:
+        _cost(space.sample(0), context, arguments)
     _estimate_space(space, config, arguments)
     return 0
 
@@ -83,14 +90,18 @@ def _estimate_network(architecture: Architecture, arguments: argparse.Namespace)
         raise InputError(
             "--speed and --store tell the time of a study; of one network, --store keeps what --measure finds"
         )
+    if arguments.measure:
+        refuse_unmeasured(arguments)
     for context in arguments.context or [None]:
         check_context(architecture, context)
-        _print_estimate(_cost(architecture, context, arguments))
+        cost = _cost(architecture, context, arguments)
+        if arguments.trace:
+            refuse_untraced(cost)
+        _print_estimate(cost)
     if arguments.trace:
         for context in arguments.context or [None]:
             print_traced(_cost(architecture, context, arguments))
     if arguments.measure:
-        refuse_unmeasured(arguments)
         for context in arguments.context or [None]:
             measure(architecture, context, arguments)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nas.cli.inputs import find, size_in_words
 from nas.config import StudyConfig, load_study_config
 from nas.cost.estimate import estimate as cost_of
-from nas.errors import InputError, StudyError, did_you_mean
+from nas.errors import InputError, SpaceError, StudyError, did_you_mean
 from nas.mixers.kernels import describe as kernel_of
 from nas.objectives import objective_limits
 from nas.space.architecture import Architecture
@@ -168,7 +168,7 @@ def _check_place(where: str, name: str, path: Path, prepared: Sequence[str] = PR
 
 def _describe_study(config: StudyConfig, path: Path) -> str:
     # The vocabulary is the task's, which needs its data: a byte-level one stands in for it here.
-    _refuse_infeasible(config.space, [*limits_of(config.space), *objective_limits(config.objectives)])
+    _refuse_infeasible(config.space, [*limits_of(config.space), *objective_limits(config.objectives)], path)
     sample = config.space.sample(config.seed)
     schedule = config.schedule(cost_of(sample).flops_per_token * config.budget.tokens_per_step)
     objectives = ", ".join(
@@ -185,14 +185,18 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
     )
 
 
-def _refuse_infeasible(space: Space, limits: list[Limit]) -> None:
+def _refuse_infeasible(space: Space, limits: list[Limit], path: Path) -> None:
     # Without limits there is nothing to weigh, and a check is to answer at once.
-    if limits:
+    if not limits:
+        return
+    try:
         survey(space, limits).refuse_infeasible()
+    except SpaceError as error:
+        raise SpaceError(f"{path}: {error}") from None
 
 
 def _describe_space(space: Space, path: Path) -> str:
-    _refuse_infeasible(space, limits_of(space))
+    _refuse_infeasible(space, limits_of(space), path)
     sample = space.sample(0)
     lines = [f"{path}: space '{space.name}' is valid", f"  size        {size_in_words(space)}"]
     lines += [f"  constraint  {rule.text}" for rule in space.constraints]

@@ -7,14 +7,8 @@ from nas.errors import InputError
 from nas.units import format_bytes
 
 
-def print_traced(cost: Estimate) -> None:
-    """Traces a training step and a prefill at the settings of an estimate.
-
-    Raises:
-        InputError: a context that the network cannot be built for, or a cache of another dtype than the weights.
-    """
-    from nas.measure.trace import trace_prefill, trace_training
-
+def refuse_untraced(cost: Estimate) -> None:
+    """Raises InputError for a context that the network cannot be built for, and settings that no trace follows."""
     limit = cost.architecture.max_context
     if cost.context > limit:
         raise InputError(
@@ -22,6 +16,12 @@ def print_traced(cost: Estimate) -> None:
         )
     if cost.cache_dtype != cost.dtype or cost.recurrent_dtype != "fp32" or cost.optimizer != "adamw":
         raise InputError("--trace follows AdamW, a cache of the weights' dtype and recurrent state in fp32")
+
+
+def print_traced(cost: Estimate) -> None:
+    """Traces a training step and a prefill at the settings of an estimate."""
+    from nas.measure.trace import trace_prefill, trace_training
+
     network, context, batch = cost.architecture, cost.context, cost.batch
     print(f"traced at context {context:,}, batch {batch}:")
     prefill = trace_prefill(network, context=context, batch=batch, dtype=cost.dtype)

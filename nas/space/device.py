@@ -13,7 +13,7 @@ from nas import catalog
 from nas.errors import InputError
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint
-from nas.units import format_bytes, parse_number, parse_size
+from nas.units import BYTES, format_bytes, parse_number, parse_size
 
 AUTO = "auto"
 # Of the device's memory: what the formulas leave out (the driver's own, workspaces of kernels, fragments).
@@ -108,9 +108,12 @@ class DeviceMemory:
 
 def _size(name: str, text: str | float, words: str) -> float:
     try:
-        return parse_size(text)
+        size = parse_size(text)
     except InputError as error:
         raise InputError(f"{name} must be {words}: {error}") from None
+    if size < BYTES["MiB"] and not str(text).strip()[-1:].isalpha():
+        raise InputError(f"{name} must be {words}: '{text}' has no unit, and would be bytes")
+    return size
 
 
 def _share(text: str) -> float:

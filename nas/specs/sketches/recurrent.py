@@ -92,9 +92,7 @@ def _run(
     return *_unrolled(tape, network), network.turns
 
 
-def _lstm(
-    tape: Tape, x: Shadow, zero: Shadow, network: Network, whole: Shadow | None
-) -> tuple[Shadow, Shadow]:
+def _lstm(tape: Tape, x: Shadow, zero: Shadow, network: Network, whole: Shadow | None) -> tuple[Shadow, Shadow]:
     size = network.size
     given = x
     if network.turns:

@@ -28,7 +28,7 @@ def test_the_limit_is_on_a_step_of_the_study(max_context: int, batch: int) -> No
 
 @pytest.mark.parametrize(
     ("memory", "reserve", "limit"),
-    [("8 GiB", "10%", 0.9 * 8 * 2**30), ("8 GB", "1 GB", 7e9), ("1000", 0, 1000), (4096, "0%", 4096)],
+    [("8 GiB", "10%", 0.9 * 8 * 2**30), ("8 GB", "1 GB", 7e9), ("1000 B", "0", 1000), ("4096 B", "0%", 4096)],
 )
 def test_the_reserve_is_a_share_or_bytes(memory: str | float, reserve: str | float, limit: float) -> None:
     assert DeviceMemory.parse(memory, reserve).constraint(64).limit == limit
@@ -66,3 +66,9 @@ def test_words_that_leave_nothing_or_mean_nothing_are_refused(memory: str, reser
 def test_a_reserve_above_what_the_device_has_is_refused() -> None:
     with pytest.raises(InputError, match="leaves nothing of the device's 1 GiB"):
         DeviceMemory.parse("auto", "2 GiB").constraint(64, found=2**30)
+
+
+@pytest.mark.parametrize(("memory", "reserve"), [(8, "10%"), ("8", "10%"), ("8 GiB", 0.1), ("8 GiB", "0.1")])
+def test_a_number_whose_unit_was_forgotten_is_refused(memory: str | float, reserve: str | float) -> None:
+    with pytest.raises(InputError, match="has no unit, and would be bytes"):
+        DeviceMemory.parse(memory, reserve)
