@@ -92,8 +92,8 @@ def _against_traces(rows: Sequence[Compared]) -> Iterator[str]:
     mixers = sorted({mixer for row in rows for mixer in row.mixers})
     yield from _grouped(rows, "has a layer of", mixers, lambda row, mixer: mixer in row.mixers)
     yield (
-        "\nWhat is off are encoder–decoders with relative positions alone, whose biases all layers of a stack share: when "
-        "their gradients meet is counted for whole layers.\n"
+        "\nWhat is off are encoder–decoders with relative positions alone, whose biases all layers of a stack share: "
+        "when their gradients meet is counted for whole layers.\n"
     )
 
 
