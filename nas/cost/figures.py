@@ -6,10 +6,9 @@ Families that do not decode have no state: `state_bytes` and `serve_bytes` there
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from nas.cost.estimate import OPTIMIZER, TRAIN_DTYPE, estimate
-from nas.cost.state import CACHE_WINDOW, RECURRENT_DTYPE
+from nas.cost.estimate import estimate
 from nas.errors import SpaceError
 from nas.space.architecture import Architecture
 from nas.specs import family_spec
@@ -27,21 +26,8 @@ class CostFigure:
     name: str
     has_state: bool = False
 
-    def __call__(
-        self,
-        architecture: Architecture,
-        *,
-        context: int | None = None,
-        batch: int = 1,
-        dtype: str = "bf16",
-        cache_dtype: str | None = None,
-        recurrent_dtype: str = RECURRENT_DTYPE,
-        cache_window: int = CACHE_WINDOW,
-        train_dtype: str = TRAIN_DTYPE,
-        optimizer: str = OPTIMIZER,
-        checkpointing: bool = False,
-    ) -> float:
-        """The number at these settings (see `estimate`).
+    def __call__(self, architecture: Architecture, **settings: Any) -> float:
+        """The number at some settings of `estimate`.
 
         Raises:
             SpaceError: a setting that no model allows, or a state of a family that does not decode.
@@ -50,18 +36,7 @@ class CostFigure:
             raise SpaceError(
                 f"family '{architecture.family}' does not decode and has no {self.name}: use prefill_peak_bytes"
             )
-        cost = estimate(
-            architecture,
-            context=context,
-            batch=batch,
-            dtype=dtype,
-            cache_dtype=cache_dtype,
-            recurrent_dtype=recurrent_dtype,
-            cache_window=cache_window,
-            train_dtype=train_dtype,
-            optimizer=optimizer,
-            checkpointing=checkpointing,
-        )
+        cost = estimate(architecture, **settings)
         return float(getattr(cost, self.name))
 
 

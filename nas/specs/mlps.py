@@ -8,42 +8,34 @@ from nas.specs.base import MLPSpec
 from nas.specs.tape import Shadow, Tape
 
 
-class SwiGLU(MLPSpec):
+class _Gated(MLPSpec):
+    """down(f(gate(x)) · up(x)), no bias."""
+
+    def parameters(self, width: int, hidden: int) -> int:
+        return 3 * width * hidden
+
+    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
+        gate = tape.linear(x, width, hidden)
+        active = tape.pointwise(gate)
+        del gate
+        up = tape.linear(x, width, hidden)
+        hidden_x = tape.mul(active, up)
+        del active, up
+        return tape.linear(hidden_x, hidden, width)
+
+
+class SwiGLU(_Gated):
     """down(silu(gate(x)) · up(x)), no bias (Shazeer 2020)."""
 
     implementation: ClassVar[str] = "nas.models.mlps:SwiGLU"
     has_hidden: ClassVar[bool] = True
 
-    def parameters(self, width: int, hidden: int) -> int:
-        return 3 * width * hidden
 
-    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
-        gate = tape.linear(x, width, hidden)
-        active = tape.pointwise(gate)
-        del gate
-        up = tape.linear(x, width, hidden)
-        hidden_x = tape.mul(active, up)
-        del active, up
-        return tape.linear(hidden_x, hidden, width)
-
-
-class GEGLU(MLPSpec):
+class GEGLU(_Gated):
     """down(gelu(gate(x)) · up(x)), no bias (Shazeer 2020)."""
 
     implementation: ClassVar[str] = "nas.models.mlps:GEGLU"
     has_hidden: ClassVar[bool] = True
-
-    def parameters(self, width: int, hidden: int) -> int:
-        return 3 * width * hidden
-
-    def sketch(self, tape: Tape, x: Shadow, width: int, hidden: int) -> Shadow:
-        gate = tape.linear(x, width, hidden)
-        active = tape.pointwise(gate)
-        del gate
-        up = tape.linear(x, width, hidden)
-        hidden_x = tape.mul(active, up)
-        del active, up
-        return tape.linear(hidden_x, hidden, width)
 
 
 class GELU(MLPSpec):

@@ -68,11 +68,6 @@ class _Size:
         return Sizes.of(tape, extent, self.heads, self.key_dim, self.value_dim)
 
 
-def chunk_states(length: int, chunk: int) -> float:
-    """States per token that a parallel form keeps: one before each chunk, and the last."""
-    return (-(-length // chunk) + 1) / length
-
-
 def chunk_flops(heads: int, features: int, values: int, key_dim: int, chunk: int, length: int) -> float:
     """FLOPs per token of a chunked recurrence: scores and their use, and the state written and read."""
     return heads * (2.0 * min(chunk, length) * (key_dim + values) + 4.0 * features * values)
