@@ -58,7 +58,7 @@ TASKS: Final[Mapping[str, str]] = {
     "listops": "nas.specs.tasks:ListOps",
 }
 
-# Exact functions of an architecture: (architecture, *, context, batch, dtype) -> number.
+# Exact functions of an architecture: (architecture, **settings of an estimate) -> number.
 FIGURES: Final[Mapping[str, str]] = {
     "param_bytes": "nas.cost.figures:param_bytes",
     "state_bytes": "nas.cost.figures:state_bytes",
@@ -66,6 +66,8 @@ FIGURES: Final[Mapping[str, str]] = {
     "prefill_peak_bytes": "nas.cost.figures:prefill_peak_bytes",
     "train_peak_bytes": "nas.cost.figures:train_peak_bytes",
     "flops_per_token": "nas.cost.figures:flops_per_token",
+    "prefill_flops_per_token": "nas.cost.figures:prefill_flops_per_token",
+    "decode_flops_per_token": "nas.cost.figures:decode_flops_per_token",
     "parameters": "nas.cost.figures:parameters",
 }
 

@@ -46,9 +46,8 @@ SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
 SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
 
 # Arguments of lightning.Trainer that a study may give.
-TRAINER_KEYS = (
+PASSED_KEYS = (
     "accelerator",
-    "activation_checkpointing",
     "benchmark",
     "callbacks",
     "detect_anomaly",
@@ -65,6 +64,8 @@ TRAINER_KEYS = (
     "strategy",
     "sync_batchnorm",
 )
+# Beside those that are handed to lightning.Trainer, our own.
+TRAINER_KEYS = ("activation_checkpointing", *PASSED_KEYS)
 # Arguments of lightning.Trainer that the study sets itself, and where to say it instead.
 OWN_KEYS = {
     "max_steps": "budget",

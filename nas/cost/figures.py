@@ -20,11 +20,13 @@ class CostFigure:
 
     Attributes:
         name: of the number.
-        has_state: whether a state is part of it.
+        has_state: whether it is of decoding, with its state.
+        instead: what a family that does not decode has in its place.
     """
 
     name: str
     has_state: bool = False
+    instead: str = "prefill_peak_bytes"
 
     def __call__(self, architecture: Architecture, **settings: Any) -> float:
         """The number at some settings of `estimate`.
@@ -34,7 +36,7 @@ class CostFigure:
         """
         if self.has_state and not family_spec(architecture.family).decodes:
             raise SpaceError(
-                f"family '{architecture.family}' does not decode and has no {self.name}: use prefill_peak_bytes"
+                f"family '{architecture.family}' does not decode and has no {self.name}: use {self.instead}"
             )
         cost = estimate(architecture, **settings)
         return float(getattr(cost, self.name))
@@ -46,4 +48,6 @@ serve_bytes: Final = CostFigure("serve_bytes", has_state=True)
 prefill_peak_bytes: Final = CostFigure("prefill_peak_bytes")
 train_peak_bytes: Final = CostFigure("train_peak_bytes")
 flops_per_token: Final = CostFigure("flops_per_token")
+prefill_flops_per_token: Final = CostFigure("prefill_flops_per_token")
+decode_flops_per_token: Final = CostFigure("decode_flops_per_token", has_state=True, instead="prefill_flops_per_token")
 parameters: Final = CostFigure("parameters")
