@@ -71,10 +71,16 @@ def false_stops(curves: Sequence[Curve]) -> list[FalseStops]:
     return found[:1] + sorted(found[1:], key=lambda one: one.group)
 
 
-def unreliable(candidate: Curve, curves: Sequence[Curve]) -> FalseStops | None:
-    """The first of a candidate's groups in which the rule stops nobody, if there is one."""
-    own = (OVERALL, *groups(candidate, thirds(curves)))
-    return next((one for one in false_stops(curves) if one.is_too_high and one.group in own), None)
+def unreliable(candidate: Curve, audits: Sequence[FalseStops], ends: Thirds) -> FalseStops | None:
+    """The first of a candidate's groups in which the rule stops nobody, if there is one.
+
+    Args:
+        candidate: that the rule would pause.
+        audits: of all groups.
+        ends: of the thirds of all candidates.
+    """
+    own = (OVERALL, *groups(candidate, ends))
+    return next((one for one in audits if one.is_too_high and one.group in own), None)
 
 
 def front_numbers(curves: Sequence[Curve]) -> set[int]:

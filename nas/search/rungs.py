@@ -108,7 +108,14 @@ class Verdict:
     margin: Margin
 
 
-def judge(candidate: Curve, curves: Sequence[Curve], *, rungs: int, caution: float = 1.0) -> Verdict:
+def judge(
+    candidate: Curve,
+    curves: Sequence[Curve],
+    *,
+    rungs: int,
+    caution: float = 1.0,
+    margin: Margin | None = None,
+) -> Verdict:
     """Whether a candidate can still reach the front.
 
     Args:
@@ -116,10 +123,11 @@ def judge(candidate: Curve, curves: Sequence[Curve], *, rungs: int, caution: flo
         curves: all of the study; the candidate's own is left out.
         rungs: of a whole training.
         caution: what the margin is multiplied by; above 1 fewer are paused.
+        margin: what `margin_at` gives for this rung, where it is known already.
     """
     rung = len(candidate.scores) - 1
     assert 0 <= rung < rungs - 1
-    margin = margin_at(curves, rung, rungs=rungs, caution=caution)
+    margin = margin or margin_at(curves, rung, rungs=rungs, caution=caution)
     rivals = [curve for curve in curves if _is_rival(curve, candidate, rung)]
     place = f"rung {rung + 1} of {rungs}"
     if not rivals:

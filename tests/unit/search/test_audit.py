@@ -44,7 +44,7 @@ def test_without_an_audit_there_is_no_rate_and_the_rule_holds() -> None:
     curves = [curve(0, loss=5.0, audited=False)]
     (overall,) = false_stops(curves)
     assert overall.rate is None and not overall.is_too_high
-    assert unreliable(curves[0], curves) is None
+    assert unreliable(curves[0], false_stops(curves), thirds(curves)) is None
 
 
 def test_the_rule_stops_nobody_of_a_group_in_which_it_is_wrong_too_often() -> None:
@@ -55,8 +55,8 @@ def test_the_rule_stops_nobody_of_a_group_in_which_it_is_wrong_too_often() -> No
     short, long = curves[1], replace(curves[-1], number=50, key="50", state="running", audited=False)
     ends = thirds(curves)
     assert "context low" in groups(short, ends) and "context high" in groups(long, ends)
-    assert unreliable(short, curves) is None
-    found = unreliable(long, curves)
+    assert unreliable(short, false_stops(curves), thirds(curves)) is None
+    found = unreliable(long, false_stops(curves), thirds(curves))
     assert found is not None and found.group == "context high" and found.wrong == 1
 
 

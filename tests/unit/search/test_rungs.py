@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.pareto import dominated_volume, non_dominated
-from nas.search.audit import false_stops, front_numbers, is_exempt, unreliable
+from nas.search.audit import false_stops, front_numbers, is_exempt, thirds, unreliable
 from nas.search.rungs import Curve, CurveState, judge, margin_at, noise_at
 
 STATES: tuple[CurveState, ...] = ("running", "paused", "complete", "failed")
@@ -191,7 +191,7 @@ def searched(whole: list[Curve], seed: int, audit: float = 0.05) -> tuple[list[C
             now = replace(curve, scores=curve.scores[:rung], state="running")
             if judge(now, curves, rungs=LIMIT).can_reach:
                 continue
-            if is_exempt(seed, curve.key, audit) or unreliable(now, curves):
+            if is_exempt(seed, curve.key, audit) or unreliable(now, false_stops(curves), thirds(curves)):
                 audited = audited or is_exempt(seed, curve.key, audit)
                 continue
             state, reached = "paused", rung
