@@ -112,6 +112,13 @@ class SamplerWords(Words):
     startup: int | None = Field(None, ge=1)
 
 
+class EarlyStoppingWords(Words):
+    """`early_stopping: {margin: 1.0, audit: 0.05}`."""
+
+    margin: float | int = Field(1.0, gt=0)
+    audit: float | int = Field(0.05, ge=0, le=1)
+
+
 class StudyFile(Words):
     """A whole study file."""
 
@@ -129,6 +136,8 @@ class StudyFile(Words):
     device_memory: float | int | str | None = None
     device_reserve: float | int | str = DEFAULT_RESERVE
     memory_limit: float | int | str | None = None
+    # Off by default: a study that was made before there was the word goes on as it began, and its file as well.
+    early_stopping: bool | EarlyStoppingWords = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +157,7 @@ class StudyConfig:
         device: what a candidate may take of its device; a limit in bytes is among the space's constraints already.
         resolved: the same in plain values, for the store.
         memory_limit: bytes that training a candidate may take of its device, or None.
+        early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
     """
 
     name: str
@@ -162,6 +172,7 @@ class StudyConfig:
     device: DeviceMemory | None
     resolved: Mapping[str, Any]
     memory_limit: int | None = None
+    early_stopping: EarlyStoppingWords | None = None
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
         """How the budget of a candidate is spent.
@@ -293,6 +304,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         rule = device.constraint(file.budget.tokens_per_step, checkpointing=checkpoints(file.trainer))
         space = replace(space, constraints=(*space.constraints, rule))
     memory_limit = _memory_limit(file, lines)
+    early_stopping = _early_stopping(file, lines)
     resolved = {
         "name": file.name,
         "space": space_values,
@@ -314,6 +326,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if memory_limit is not None:
         # Left out where there is none, so that studies of before the word go on.
         resolved["memory_limit"] = memory_limit
+    if early_stopping is not None:
+        resolved["early_stopping"] = early_stopping.model_dump()
     return StudyConfig(
         name=file.name,
         space=space,
@@ -327,6 +341,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         device=device,
         resolved=resolved,
         memory_limit=memory_limit,
+        early_stopping=early_stopping,
     )
 
 
@@ -552,6 +567,18 @@ def _memory_limit(file: StudyFile, lines: Lines) -> int | None:
         return None if file.memory_limit is None else parse_memory_limit(file.memory_limit)
     except StudyError as error:
         raise StudyError(f"{lines.at(('memory_limit',))}: {error}") from None
+
+
+def _early_stopping(file: StudyFile, lines: Lines) -> EarlyStoppingWords | None:
+    words = file.early_stopping
+    if words is False:
+        return None
+    if file.budget.rungs < 2:
+        raise StudyError(
+            f"{lines.at(('early_stopping',))}: early_stopping compares candidates at rungs before the last: "
+            f"budget.rungs must be at least 2, not {file.budget.rungs}"
+        )
+    return EarlyStoppingWords() if words is True else words
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

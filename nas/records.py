@@ -218,11 +218,11 @@ class Decision:
     """What the search made of a candidate, and why.
 
     Attributes:
-        action: "start", "continue", "finish", "infeasible" or "fail".
+        action: what follows; "audit" is a "continue" against the stopping rule, "resume" ends a "pause".
         reason: one line, kept in the store.
     """
 
-    action: Literal["start", "continue", "finish", "infeasible", "fail"]
+    action: Literal["start", "continue", "audit", "pause", "resume", "finish", "infeasible", "fail"]
     reason: str
 
 

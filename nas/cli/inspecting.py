@@ -42,6 +42,7 @@ def check(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """nas status, nas list"""
     from nas.report.memory import correction_lines
+    from nas.report.stopping import stopping_lines
     from nas.report.tables import render_table, status_table
 
     with _open(arguments) as store:
@@ -52,7 +53,7 @@ def status(arguments: argparse.Namespace) -> int:
             for trial in store.trials(study, states=["infeasible"]):
                 if trial.failure is not None:
                     print(f"{study.name}: trial {trial.number} ran {trial.reason}")
-        for line in correction_lines(store):
+        for line in (*stopping_lines(store), *correction_lines(store)):
             print(line)
     return 0
 

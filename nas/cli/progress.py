@@ -46,6 +46,8 @@ class Display:
             " complete",
             " failed",
             " ran out",
+            " paused",
+            " resumed",
             "exhausted",
             *(() if self._live is not None else (" started", " goes on")),
         )
@@ -57,16 +59,22 @@ class Display:
 
 def _line(progress: Progress) -> str:
     left = "" if progress.seconds_left is None else f", about {_clock(progress.seconds_left)} left"
-    return f"[{_clock(progress.seconds)}, {progress.complete}/{progress.target} done{left}] {progress.event}"
+    done = f"{progress.complete}/{progress.target} done{_paused(progress)}"
+    return f"[{_clock(progress.seconds)}, {done}{left}] {progress.event}"
 
 
 def _counts(progress: Progress) -> str:
     left = "" if progress.seconds_left is None else f", about {_clock(progress.seconds_left)} left"
     volume = "" if progress.hypervolume is None else f", hypervolume {progress.hypervolume:.3f}"
     return (
-        f"{progress.complete} of {progress.target} done, {progress.running} running, {progress.infeasible} infeasible, "
+        f"{progress.complete} of {progress.target} done{_paused(progress)}, {progress.running} running, "
+        f"{progress.infeasible} infeasible, "
         f"{progress.duplicates} repeated, {progress.failed} failed, {_clock(progress.seconds)} so far{left}{volume}"
     )
+
+
+def _paused(progress: Progress) -> str:
+    return f", {progress.paused} paused" if progress.paused else ""
 
 
 def _front(progress: Progress) -> Table:

@@ -142,8 +142,22 @@ class Mirror:
         if trial is not None:
             for rule, violation in violations.items():
                 trial.set_constraint(rule[:400], violation)
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-        self._end_infeasible(trial_id, number, violations, placeholder)
+        self._end_infeasible(self._twin(number)._trial_id, number, violations, placeholder)
+
+    def tell_paused(self, number: int) -> None:
+        """A trial that was paused when the study ended; until then it is a running one.
+
+        Optuna accepts no change to it afterwards: see `running_twin`.
+        """
+        if not self._twin(number).state.is_finished():
+            self._tell(number, state=TrialState.PRUNED)
+
+    def running_twin(self, number: int) -> int:
+        """The number of the running trial that mirrors one that goes on: its own, or a copy's if that has ended."""
+        twin = self._twin(number)
+        if not twin.state.is_finished():
+            return number
+        return self._put(twin.params, twin.distributions, twin.user_attrs).number
 
     def reconcile(self, trials: Sequence[Mirrored]) -> dict[int, int]:
         """Makes Optuna's trials agree with ours.
@@ -197,18 +211,33 @@ class Mirror:
 
     def _add(self, trial: Mirrored) -> int:
         parameters = {name: value for name, value in trial.parameters.items() if name in self._distributions}
-        frozen = create_trial(
-            state=TrialState.RUNNING,
-            params=parameters,
-            distributions={name: self._distributions[name] for name in parameters},
-            user_attrs={"trial": trial.ours},
-        )
-        with silent():
-            self._study.add_trial(frozen)
-        made = self._study.get_trials(deepcopy=False)[-1]
+        distributions = {name: self._distributions[name] for name in parameters}
+        made = self._put(parameters, distributions, {"trial": trial.ours})
         if not trial.is_running:
             self._finish(made, trial)
         return made.number
+
+    def _put(
+        self,
+        parameters: Mapping[str, Any],
+        distributions: Mapping[str, BaseDistribution],
+        attributes: Mapping[str, Any],
+    ) -> FrozenTrial:
+        """A running trial of given parameters."""
+        frozen = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(parameters),
+            distributions=dict(distributions),
+            user_attrs=dict(attributes),
+        )
+        with silent():
+            self._study.add_trial(frozen)
+        return self._study.get_trials(deepcopy=False)[-1]
+
+    def _twin(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(
+            self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
+        )
 
     def _tell(self, number: int, values: list[float] | None = None, state: TrialState | None = None) -> None:
         with silent():

@@ -28,6 +28,7 @@ from nas.study.memory import TrainingMemory
 from nas.study.plan import Plan, axes, violations
 from nas.study.progress import Progress, describe
 from nas.study.standing import front_members, placeholder
+from nas.study.stopping import Stopping
 from nas.units import format_bytes
 
 # Draws in a row that bring nothing new before unseen candidates are taken straight from the space.
@@ -85,17 +86,20 @@ class Loop:
     _target: int = 0
     _begun: float = field(default_factory=time.monotonic)
     _finished_here: int = 0
+    _paused_here: int = 0
     _hypervolume: float | None = None
     _memory: TrainingMemory = field(init=False)
+    _stopping: Stopping = field(init=False)
     exhausted: bool = False
 
     def run(self, target: int) -> None:
-        """Trains until `target` candidates were started in total and all of them have ended.
+        """Trains until `target` candidates were started in total and all of them have ended or are paused.
 
         Raises:
             InputError: a job could not be done as asked; everything finished is kept.
         """
         self._memory = TrainingMemory(self.plan, self.store)
+        self._stopping = Stopping(self.plan, self.store, self.study)
         self._trials = {trial.number: trial for trial in self.store.trials(self.study)}
         self._duplicates = self.study.duplicates
         self._target = target
@@ -103,20 +107,29 @@ class Loop:
         waiting = [trial for trial in self._trials.values() if trial.state == "running"]
         while True:
             self.interrupts.check()
-            while self._has_slot and not self._is_late:
-                if waiting:
-                    self._take_up(waiting.pop(0))
-                elif self._count(*STARTED) < target and not self.exhausted:
-                    self.exhausted = not self._start_one()
-                else:
-                    break
+            has_ended = self._fill_slots(waiting)
             if not self._active:
+                if has_ended:
+                    self._tell_paused()
                 return
             with self.interrupts.let_through():
                 done, _ = wait(self._active, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 self._handle(future)
             self.say("")
+
+    def _fill_slots(self, waiting: list[StoredTrial]) -> bool:
+        """Gives each slot work: what was left over, what was paused too early, what is new; True if all is done."""
+        while self._has_slot and not self._is_late:
+            if waiting:
+                self._take_up(waiting.pop(0))
+            elif (paused := self._stopping.next_resumed(self._trials.values())) is not None:
+                self._resume(*paused)
+            elif self._count(*STARTED) < self._target and not self.exhausted:
+                self.exhausted = not self._start_one()
+            else:
+                return True
+        return False
 
     @property
     def _has_slot(self) -> bool:
@@ -193,7 +206,7 @@ class Loop:
             reason=reason,
         )
         self.store.add_memory(trial, figures)
-        self._trials[trial.number] = trial
+        self._note(trial)
         self.mirror.name_trial(suggestion.number, trial.number)
         self.mirror.tell_infeasible(suggestion.number, broken, self._placeholder(known))
         self.say(f"trial {trial.number} infeasible: {reason}")
@@ -236,7 +249,8 @@ class Loop:
         """Goes on with a trial that an earlier run left behind."""
         self.store.add_memory(trial, self._memory.predicted(trial.candidate))
         if trial.step < self.plan.schedule(trial.candidate.architecture).total_steps:
-            self._submit(trial, event="goes on")
+            if trial.step == 0 or self._goes_on(trial):
+                self._submit(trial, event="goes on")
             return
         # It was killed between its last result and its end: all that is needed is on record.
         found = self.store.measurements(self.study, trial.number)
@@ -244,8 +258,39 @@ class Loop:
         own = rows[rows["context"].isna() | (rows["context"] == trial.candidate.architecture.max_context)]
         self._complete(trial, dict(zip(own["metric"], own["value"], strict=True)))
 
-    def _submit(self, trial: StoredTrial, event: str) -> None:
+    def _note(self, trial: StoredTrial) -> None:
+        """What a trial is now."""
         self._trials[trial.number] = trial
+        self._stopping.moved(trial)
+
+    def _goes_on(self, trial: StoredTrial) -> bool:
+        """Decides at a rung whether a trial goes on; pauses it otherwise."""
+        decision = self._stopping.decide(trial)
+        if decision.action != "pause":
+            return True
+        self._note(self.store.pause(trial, decision.reason))
+        self._paused_here += 1
+        self.say(f"trial {trial.number} paused: {decision.reason}")
+        return False
+
+    def _resume(self, trial: StoredTrial, decision: Decision) -> None:
+        """Lets a paused trial go on from its checkpoint."""
+        self._stopping.store(trial, decision)
+        self.say(f"trial {trial.number} resumed: {decision.reason}")
+        self._submit(self.store.resume(trial, decision.reason), event="goes on")
+
+    def _tell_paused(self) -> None:
+        """The study is over: samplers and dashboard hear who stays paused."""
+        for trial in self._trials.values():
+            if trial.state == "paused" and trial.optuna_number is not None:
+                self.mirror.tell_paused(trial.optuna_number)
+
+    def _submit(self, trial: StoredTrial, event: str) -> None:
+        if trial.optuna_number is not None:
+            # One that was paused when the study ended once has an end in Optuna's tables.
+            number = self.mirror.running_twin(trial.optuna_number)
+            trial = trial if number == trial.optuna_number else self.store.set_optuna_number(trial, number)
+        self._note(trial)
         job = self._next_job(trial)
         self.say(f"trial {trial.number} {event}: {describe(trial.candidate)}")
         with self.interrupts.let_through():
@@ -297,13 +342,15 @@ class Loop:
         self._memory.took(trial, result)
         self._out_of_memory = 0
         contexts = (None, trial.candidate.architecture.max_context)
+        measured = {found.metric: found.value for found in result.measurements if found.context in contexts}
+        self._stopping.scored(trial, job.schedule.rung_steps.index(job.to_step), measured)
         if job.to_step < job.schedule.total_steps:
-            self._trials[trial.number] = trial
-            if not self._is_late:
-                self.store.add_decision(trial, Decision("continue", f"rung at step {job.to_step} reached"))
+            self._note(trial)
+            # When it is late, the next run decides.
+            if not self._is_late and self._goes_on(trial):
                 self._submit(trial, event=f"at step {job.to_step} of {job.schedule.total_steps}")
             return
-        self._complete(trial, {found.metric: found.value for found in result.measurements if found.context in contexts})
+        self._complete(trial, measured)
         self._memory.completed(result)
 
     def _retry(self, trial: StoredTrial, error: BaseException) -> None:
@@ -331,7 +378,7 @@ class Loop:
             self._memory.took(trial, result)
         trial = self.store.exclude(trial, failure)
         self.store.add_decision(trial, Decision("infeasible", failure.reason))
-        self._trials[trial.number] = trial
+        self._note(trial)
         if trial.optuna_number is not None:
             worst = self._placeholder(trial.values)
             self.mirror.tell_infeasible(trial.optuna_number, {failure.reason: violation}, worst)
@@ -345,7 +392,7 @@ class Loop:
 
     def _fail(self, trial: StoredTrial, failure: Failure) -> None:
         trial = self.store.fail(trial, failure)
-        self._trials[trial.number] = trial
+        self._note(trial)
         if trial.optuna_number is not None:
             self.mirror.tell_failed(trial.optuna_number)
         self.say(f"trial {trial.number} failed: {failure.reason}")
@@ -356,7 +403,7 @@ class Loop:
             for objective in self.plan.objectives
         }
         trial = self.store.complete(trial, values, reason="trained to the end of its budget")
-        self._trials[trial.number] = trial
+        self._note(trial)
         self._finished_here += 1
         if trial.optuna_number is not None:
             self.mirror.tell_complete(trial.optuna_number, [values[found.name] for found in self.plan.objectives])
@@ -403,8 +450,8 @@ class Loop:
         """Tells whoever listens how far the run is."""
         elapsed = time.monotonic() - self._begun
         members = front_members(list(self._trials.values()), self.study)
-        ended = self._count("complete", "failed")
-        left = max(self._target - ended, 0) * elapsed / self._finished_here if self._finished_here else None
+        ended, ended_here = self._count("complete", "failed", "paused"), self._finished_here + self._paused_here
+        left = max(self._target - ended, 0) * elapsed / ended_here if ended_here else None
         self.report(
             Progress(
                 event=event,
@@ -412,6 +459,7 @@ class Loop:
                 complete=self._count("complete"),
                 running=self._count("running"),
                 failed=self._count("failed"),
+                paused=self._count("paused"),
                 infeasible=self._count("infeasible"),
                 duplicates=self._duplicates,
                 seconds=elapsed,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas.config import SamplerWords, StudyConfig
+from nas.config import EarlyStoppingWords, SamplerWords, StudyConfig
 from nas.errors import StudyError
 from nas.measure.function import EvaluationFunction, FunctionEvaluator
 from nas.objectives import Objective, objective_limits
@@ -52,6 +52,7 @@ class Plan:
         cuts: the task with each vocabulary of a space that searches them; else none.
         budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
         memory_limit: bytes that training a candidate may take of its device, or None.
+        early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
         training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
 
@@ -72,6 +73,7 @@ class Plan:
     cuts: tuple[Cut, ...] = ()
     budget_limits: tuple[Limit, ...] = ()
     memory_limit: int | None = None
+    early_stopping: EarlyStoppingWords | None = None
     training_step: Callable[[Architecture], StepShape] | None = None
 
     def bind(self, drawn: Drawn) -> Architecture:
@@ -150,6 +152,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         cuts=cuts,
         budget_limits=tuple(config.budget_limits(step_flops)),
         memory_limit=config.memory_limit,
+        early_stopping=config.early_stopping,
         training_step=training_step,
     )
 

@@ -15,7 +15,7 @@ class Progress:
     Attributes:
         event: what just happened, in words; "" for a tick.
         target: candidates asked for.
-        complete, running, failed, infeasible, duplicates: candidates or draws so far.
+        complete, running, failed, infeasible, duplicates, paused: candidates or draws so far.
         seconds: since this run began.
         seconds_left: estimated; None before anything is known.
         hypervolume: of the front, None before there is one.
@@ -33,6 +33,7 @@ class Progress:
     seconds_left: float | None
     hypervolume: float | None
     front: tuple[tuple[int, Mapping[str, float]], ...]
+    paused: int = 0
 
 
 def describe(candidate: Candidate) -> str:

@@ -576,3 +576,28 @@ def test_a_memory_limit_that_means_nothing_is_refused_with_its_line(folder: Path
     with pytest.raises(InputError, match="memory_limit") as refused:
         load(folder, memory_limit=f"memory_limit: {value}")
     assert words in str(refused.value) and "study.yaml:10" in str(refused.value)
+
+
+def test_early_stopping_is_off_unless_asked_for_and_part_of_what_makes_the_study(folder: Path) -> None:
+    plain = load(folder)
+    assert plain.early_stopping is None and "early_stopping" not in plain.resolved
+    assert load(folder, early_stopping="early_stopping: false").resolved == plain.resolved
+    asked = load(folder, early_stopping="early_stopping: true")
+    assert asked.resolved["early_stopping"] == {"margin": 1.0, "audit": 0.05}
+    assert load(folder, early_stopping="early_stopping: {audit: 0.05}").resolved == asked.resolved
+    assert config_from_resolved(json.loads(json.dumps(asked.resolved))).early_stopping == asked.early_stopping
+    assert changed_keys(plain.resolved, asked.resolved) == ["early_stopping.audit", "early_stopping.margin"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("{audit: 2}", "audit"), ("{margin: 0}", "margin"), ("{margn: 1}", "margn"), ("soon", "early_stopping")],
+)
+def test_early_stopping_that_means_nothing_is_refused(folder: Path, value: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load(folder, early_stopping=f"early_stopping: {value}")
+
+
+def test_early_stopping_needs_a_rung_before_the_last(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"early_stopping.*budget\.rungs must be at least 2, not 1"):
+        load(folder, {"budget.rungs": "1"}, early_stopping="early_stopping: true")
