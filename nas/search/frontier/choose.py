@@ -25,8 +25,8 @@ from nas.search.frontier.surrogate import Array, GaussianProcess, Inputs, Standa
 # Values farther than this many interquartile ranges on the bad side are pulled in: a training that all
 # but diverged says "bad", and must not flatten the differences between the others.
 _FAR = 3.0
-# One failure beside a candidate halves its chance, one success restores it to two thirds.
-_SHARPNESS = 4
+# However often its like has failed, a candidate keeps this chance.
+_LEAST_CHANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,7 @@ class Judge:
         models: position → surrogate of a measured objective's cost.
         standard: scale of the features.
         boxes: that no member of the predicted front dominates.
-        succeeded: inputs of what came to something.
-        failed: inputs of what did not.
+        outcomes: surrogate of 0 for what came to nothing and 1 for what came to something; None where nothing failed.
     """
 
     axes: Sequence[Axis]
@@ -106,8 +105,7 @@ class Judge:
     models: Mapping[int, GaussianProcess]
     standard: Standard
     boxes: Boxes
-    succeeded: Inputs
-    failed: Inputs
+    outcomes: GaussianProcess | None
 
     @staticmethod
     def of(
@@ -131,7 +129,12 @@ class Judge:
             for place in range(len(axes))
             if place not in known
         }
-        judge = Judge(full, known, models, standard, free_boxes(np.ones((0, len(axes)))), inputs, failed)
+        outcomes = None
+        if history.failed:
+            both = Inputs(*(np.concatenate(pair) for pair in zip(inputs, failed, strict=True)))
+            labels = np.repeat([1.0, 0.0], [len(observed), len(history.failed)])
+            outcomes = GaussianProcess.fit(both, labels, rng)
+        judge = Judge(full, known, models, standard, free_boxes(np.ones((0, len(axes)))), outcomes)
         means, _ = judge.predict([*observed, *history.pending])
         return replace(judge, boxes=free_boxes(means))
 
@@ -155,13 +158,11 @@ class Judge:
         return means, deviations
 
     def _chance(self, options: Sequence[Option]) -> Array:
-        if not len(self.failed.summary) or not self.models:
+        if self.outcomes is None:
             return np.ones(len(options))
-        inputs = self.standard.apply(raw_inputs(options))
-        model = next(iter(self.models.values()))
-        good = (model.similarity(inputs, self.succeeded) ** _SHARPNESS).sum(axis=1)
-        bad = (model.similarity(inputs, self.failed) ** _SHARPNESS).sum(axis=1)
-        return np.asarray((1.0 + good) / (1.0 + good + bad))
+        mean, _ = self.outcomes.predict(self.standard.apply(raw_inputs(options)))
+        # Squared: between the two it is the failures that are worth keeping away from.
+        return np.clip(mean, _LEAST_CHANCE, 1.0) ** 2
 
 
 def infer_axes(

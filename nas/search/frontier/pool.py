@@ -33,7 +33,7 @@ class Pool:
         self._proposals = Proposals(describe.distributions, rng)
         self.options: list[Option] = []
 
-    def draw(self, count: int, *, most: int = 4000) -> None:
+    def draw(self, count: int, *, most: int = 2000) -> None:
         """Adds random options, up to `count`; nearly all draws of a tight space are tried in vain."""
         made = 0
         for tried in range(most):

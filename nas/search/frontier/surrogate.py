@@ -140,10 +140,6 @@ class GaussianProcess:
         targets = np.concatenate([(known - self.offset) / self.unit + noise, (mean - self.offset) / self.unit])
         return GaussianProcess(inputs, self.weights, self.scales, inverse, inverse @ targets, self.offset, self.unit)
 
-    def similarity(self, one: Inputs, other: Inputs) -> Array:
-        """How alike candidates are to the smooth part, from 0 to 1: (one, other)."""
-        return _matern(_distances(one.summary, other.summary, self.weights))[0]
-
 
 def _fitted(inputs: Inputs, targets: Array, rng: np.random.Generator) -> Array:
     """Logarithms of weights and scales at the largest posterior, by Adam (Kingma & Ba 2015) from the prior's mean."""
