@@ -9,8 +9,8 @@ and a width that matters most, as in real models; it is measured with noise of h
 range. The memory is that of the weights and of a cache, by formula.
 
 Hypervolume is of the noiseless qualities of all candidates that were evaluated: quality from that of
-the smallest network to the best known, memory in powers of two from the smallest to the largest network of the space. The best
-known front is that of a long evolution on the noiseless function, with everything any sampler found.
+the smallest network to the best known, memory in powers of two from the smallest to the largest
+network of the space. The best known front is that of a long evolution on the noiseless function.
 
     python scripts/_search_wide.py --parameters 27 --seeds 0 1 2 --samplers random frontier
 """

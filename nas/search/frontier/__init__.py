@@ -1,6 +1,6 @@
 """The `frontier` sampler: a surrogate for what is measured, exact values for what is known.
 
-    draws, mutations, crossings ─► Option(features, known) ─► surrogate ─► expected hypervolume improvement ─► one
+draws, mutations, crossings ─► Option ─► surrogate ─► expected hypervolume improvement ─► one
 """
 
 from nas.search.frontier.sampler import FrontierSampler

@@ -149,8 +149,7 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         pool.draw(_STARTUP_DRAWS)
         before = [*(option for option, _ in history.observed), *history.pending, *history.failed]
         scale: Mapping[int, Axis] = {
-            place: axes[place]
-            or known_axis(ways[place], [option.known[place] for option in [*before, *pool.options]])
+            place: axes[place] or known_axis(ways[place], [option.known[place] for option in [*before, *pool.options]])
             for place in known
             if pool.options
         }

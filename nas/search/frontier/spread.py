@@ -2,8 +2,9 @@
 
 In: what was started so far. Out: the next candidate. Before anything is measured the known
 objectives are all there is, and a front needs members along all of them: the two ends of each are
-sought by climbing, which costs nothing; then the widest gaps are filled, with the candidate that
-differs most in its features from those before it. Where nothing is known, the features alone count.
+sought by climbing, which costs nothing; then the widest gaps are filled with random candidates. (The
+one that differs most in its features was tried there: odd networks, poor for their memory, that taught
+the surrogate no more.) Where nothing is known, the most different are taken.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nas.search.frontier.surrogate import Array, Inputs, Standard
 
 CLIMBS = 40
 CHILDREN = 10
-# Of the widest gap: what is about as far counts as equal, and the features decide.
+# Of the widest gap: what is about as far counts as equal, and chance decides.
 _ABOUT = 0.8
 
 
@@ -40,15 +41,14 @@ def next_spread(pool: Pool, before: Sequence[Option], known: Mapping[int, Axis])
         column = sorted(known)[len(before) // 2]
         return _climb(pool, known[column], column, sign=1.0 if len(before) % 2 else -1.0)
     everything = [*before, *pool.options]
+    if known:
+        values = known_values(everything, known)
+        gaps = _nearest(values[len(before) :], values[: len(before)])
+        return pool.options[int((gaps >= _ABOUT * gaps.max()).argmax())]
     raw = np.stack([option.summary for option in everything])
     inputs = Inputs(raw, np.zeros((len(raw), 0)))
     features = Standard.of(inputs).apply(inputs).summary
-    far = _nearest(features[len(before) :], features[: len(before)])
-    if known and before:
-        values = known_values(everything, known)
-        gaps = _nearest(values[len(before) :], values[: len(before)])
-        far = np.where(gaps >= _ABOUT * gaps.max(), far, -1.0)
-    return pool.options[int(far.argmax())]
+    return pool.options[int(_nearest(features[len(before) :], features[: len(before)]).argmax())]
 
 
 def known_values(options: Sequence[Option], known: Mapping[int, Axis]) -> Array:
