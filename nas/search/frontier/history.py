@@ -1,0 +1,84 @@
+"""What a study knows so far, sorted by what it says of the measured objectives.
+
+In: Optuna's trials and a `Describer`. Out: candidates that were observed, that still run, and that
+failed; and the keys of all of them, none of which is suggested again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.search.frontier.options import Describer, Option
+
+
+@dataclass
+class History:
+    """The trials of a study, sorted.
+
+    Attributes:
+        observed: complete and feasible, each with the values of all objectives.
+        pending: still running.
+        failed: came to nothing, or broke a limit that only trying it showed.
+        seen: keys of all of these.
+    """
+
+    observed: list[tuple[Option, tuple[float, ...]]] = field(default_factory=list)
+    pending: list[Option] = field(default_factory=list)
+    failed: list[Option] = field(default_factory=list)
+    seen: set[Hashable] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        """Candidates that were started."""
+        return len(self.observed) + len(self.pending) + len(self.failed)
+
+
+def read_history(
+    trials: Iterable[FrozenTrial],
+    describe: Describer,
+    known: MutableMapping[int, Option | None],
+    *,
+    without: int,
+    counts: Callable[[FrozenTrial], bool] | None = None,
+) -> History:
+    """The history of a study.
+
+    Args:
+        trials: of it.
+        describe: describes assignments.
+        known: options by trial number, described before; added to.
+        without: number of the trial that a suggestion is made for.
+        counts: whether a trial is a candidate that was started, and no bookkeeping; all are by default.
+    """
+    found = History()
+    for trial in trials:
+        if trial.number == without or not describe.distributions.keys() <= trial.params.keys():
+            continue
+        if counts is not None and not counts(trial):
+            continue
+        if trial.number not in known:
+            known[trial.number] = describe({name: trial.params[name] for name in describe.distributions})
+        option = known[trial.number]
+        if option is not None:
+            _sort(found, trial, option)
+    # A repeat that was refused says nothing: the candidate itself does.
+    better = {option.key for option, _ in found.observed} | {option.key for option in found.pending}
+    found.failed = list({option.key: option for option in found.failed if option.key not in better}.values())
+    return found
+
+
+def _sort(found: History, trial: FrozenTrial, option: Option) -> None:
+    found.seen.add(option.key)
+    if not option.is_allowed:
+        return
+    violated = any(value > 0 for value in trial.constraints.values())
+    if trial.state == TrialState.RUNNING:
+        found.pending.append(option)
+    elif trial.state == TrialState.COMPLETE and not violated and all(math.isfinite(value) for value in trial.values):
+        found.observed.append((option, tuple(trial.values)))
+    elif trial.state in (TrialState.COMPLETE, TrialState.FAIL) or violated:
+        found.failed.append(option)
