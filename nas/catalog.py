@@ -72,8 +72,10 @@ FIGURES: Final[Mapping[str, str]] = {
 }
 
 SAMPLERS: Final[Mapping[str, str]] = {
+    "frontier": "nas.search.frontier.adapter:Frontier",
     "nsga2": "nas.search.samplers:NSGA2",
     "tpe": "nas.search.samplers:TPE",
+    "gp": "nas.search.samplers:GP",
     "random": "nas.search.samplers:Random",
 }
 

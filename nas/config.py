@@ -42,8 +42,8 @@ CHANGEABLE = ("trials", *DEVICE_KEYS, "memory_limit")
 # Below this a limit is a number whose unit was forgotten.
 SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
 
-# Options of samplers and the sampler that each belongs to.
-SAMPLER_OPTIONS = {"population": "nsga2", "startup": "tpe"}
+# Options of samplers and the samplers that take them.
+SAMPLER_OPTIONS = {"population": ("nsga2",), "startup": ("frontier", "tpe", "gp")}
 
 # Arguments of lightning.Trainer that a study may give.
 PASSED_KEYS = (
@@ -130,7 +130,7 @@ class StudyFile(Words):
     budget: BudgetWords
     constraints: list[str] = []
     trials: int = Field(ge=1)
-    sampler: str | SamplerWords = "nsga2"
+    sampler: str | SamplerWords = "frontier"
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
     device_memory: float | int | str | None = None
@@ -293,10 +293,12 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if sampler.name not in catalog.SAMPLERS and ":" not in sampler.name:
         hint = did_you_mean(sampler.name, catalog.SAMPLERS)
         raise StudyError(f"{lines.at(('sampler',))}: unknown sampler '{sampler.name}': {hint}")
-    for option, owner in SAMPLER_OPTIONS.items():
-        if getattr(sampler, option) is not None and sampler.name in catalog.SAMPLERS and sampler.name != owner:
+    for option, owners in SAMPLER_OPTIONS.items():
+        if getattr(sampler, option) is not None and sampler.name in catalog.SAMPLERS and sampler.name not in owners:
             where = lines.at(("sampler", option))
-            raise StudyError(f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {owner}")
+            raise StudyError(
+                f"{where}: sampler '{sampler.name}' takes no '{option}': it is an option of {', '.join(owners)}"
+            )
     _check_budget(file.budget, space, lines)
     _check_trainer(file.trainer, lines)
     device = _device(file, lines)

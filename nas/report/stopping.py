@@ -74,6 +74,20 @@ def scores_of(study: StoredStudy, measured: Mapping[str, float]) -> tuple[float,
     return tuple(_smaller_is_better(found.direction) * measured[found.name] for found in objectives)
 
 
+def rung_values(curve: Curve, study: StoredStudy) -> list[list[float]]:
+    """The values of all objectives, in their order and own directions, at each rung that a trial reached."""
+    rows = []
+    for scores in curve.scores:
+        known, measured = iter(curve.known), iter(scores)
+        rows.append(
+            [
+                _smaller_is_better(found.direction) * next(known if found.known else measured)
+                for found in study.objectives
+            ]
+        )
+    return rows
+
+
 def is_own_context(trial: StoredTrial, context: object) -> bool:
     """Whether a score was taken at the candidate's own context, or at none at all."""
     return not isinstance(context, int) or context == trial.candidate.architecture.max_context

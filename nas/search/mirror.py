@@ -32,6 +32,9 @@ from nas.specs.base import Value
 
 # The dashboard reads constraints from this older attribute alone; samplers read both.
 _OLD_CONSTRAINTS = "constraints"
+# User attribute of a trial: rows of the values of all objectives at each rung that it reached. Optuna
+# keeps no intermediate values where there are several objectives.
+RUNGS = "rungs"
 
 
 DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
@@ -61,6 +64,7 @@ class Mirrored:
         values: of all objectives in order; placeholders for an infeasible one; None while it is not complete.
         is_running: whether it goes on.
         violations: rule → how far it is broken, for an infeasible one.
+        rungs: values of all objectives at each rung that it reached.
     """
 
     ours: int
@@ -69,6 +73,7 @@ class Mirrored:
     values: Sequence[float] | None
     is_running: bool
     violations: Mapping[str, float] = field(default_factory=dict)
+    rungs: Sequence[Sequence[float]] = ()
 
 
 class Mirror:
@@ -121,6 +126,10 @@ class Mirror:
     def name_trial(self, number: int, ours: int) -> None:
         """Says in Optuna's tables which trial of ours this is: the numbers drift apart after duplicates."""
         self._asked[number].set_user_attr("trial", ours)
+
+    def tell_rungs(self, number: int, rungs: Sequence[Sequence[float]]) -> None:
+        """The values of all objectives at each rung that a running trial has reached."""
+        self._storage.set_trial_user_attr(self._twin(number)._trial_id, RUNGS, [list(row) for row in rungs])
 
     def tell_complete(self, number: int, values: Sequence[float]) -> None:
         """The values of all objectives of a finished trial."""
@@ -181,7 +190,10 @@ class Mirror:
                 self._storage.set_trial_user_attr(twin._trial_id, "trial", trial.ours)
             if twin is None:
                 made[position] = self._add(trial)
-            elif twin.state == TrialState.RUNNING and not trial.is_running:
+                continue
+            if twin.state == TrialState.RUNNING and list(trial.rungs) != twin.user_attrs.get(RUNGS, []):
+                self.tell_rungs(twin.number, trial.rungs)
+            if twin.state == TrialState.RUNNING and not trial.is_running:
                 self._finish(twin, trial)
         return made
 
@@ -212,7 +224,8 @@ class Mirror:
     def _add(self, trial: Mirrored) -> int:
         parameters = {name: value for name, value in trial.parameters.items() if name in self._distributions}
         distributions = {name: self._distributions[name] for name in parameters}
-        made = self._put(parameters, distributions, {"trial": trial.ours})
+        rungs = {RUNGS: [list(row) for row in trial.rungs]} if trial.rungs else {}
+        made = self._put(parameters, distributions, {"trial": trial.ours, **rungs})
         if not trial.is_running:
             self._finish(made, trial)
         return made.number

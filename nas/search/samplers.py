@@ -12,12 +12,39 @@ seeded with (study seed, trials so far): a study that is continued draws as if i
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import optuna
 
+from nas.errors import MissingExtraError
+from nas.pareto import Axis
+from nas.space.architecture import Architecture
+from nas.space.space import Drawn, Space
+
 InfeasibleForm = Literal["pruned", "complete"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchProblem:
+    """What is known of a study before anything is trained.
+
+    Attributes:
+        space: whose parameters are suggested.
+        bind: the network of a draw, bound to the task.
+        known: position of an objective → its exact function of a bound architecture.
+        axes: of the objectives, in order; None for one without a scale.
+        is_allowed: whether a bound architecture keeps every limit that is known before training.
+    """
+
+    space: Space
+    bind: Callable[[Drawn], Architecture]
+    known: Mapping[int, Callable[[Architecture], float]]
+    axes: Sequence[Axis | None]
+    is_allowed: Callable[[Architecture], bool]
 
 
 class SamplerAdapter(ABC):
@@ -29,6 +56,9 @@ class SamplerAdapter(ABC):
         self.seed = seed
         self.population = population
         self.startup = startup
+
+    def prepare(self, problem: SearchProblem) -> None:  # noqa: B027 - most samplers have no use for it
+        """Hears, once and before the first suggestion, what is searched."""
 
     @abstractmethod
     def make(self, trials_so_far: int) -> optuna.samplers.BaseSampler:
@@ -63,6 +93,26 @@ class TPE(SamplerAdapter):
         # the multivariate one .34.
         return optuna.samplers.TPESampler(
             seed=self.derived_seed(trials_so_far), n_startup_trials=self.startup or 10, multivariate=False
+        )
+
+
+class GP(SamplerAdapter):
+    """Optuna's Gaussian process with expected hypervolume improvement; needs scipy."""
+
+    # It ignores pruned trials.
+    infeasible_form: ClassVar[InfeasibleForm] = "complete"
+
+    def __init__(self, *, seed: int, population: int | None, startup: int | None) -> None:
+        super().__init__(seed=seed, population=population, startup=startup)
+        if importlib.util.find_spec("scipy") is None:
+            raise MissingExtraError("sampler 'gp'", "gp")
+
+    def make(self, trials_so_far: int) -> optuna.samplers.BaseSampler:
+        """See `SamplerAdapter.make`."""
+        return optuna.samplers.GPSampler(
+            seed=self.derived_seed(trials_so_far),
+            n_startup_trials=self.startup or 10,
+            warn_independent_sampling=False,
         )
 
 

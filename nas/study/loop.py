@@ -344,6 +344,9 @@ class Loop:
         contexts = (None, trial.candidate.architecture.max_context)
         measured = {found.metric: found.value for found in result.measurements if found.context in contexts}
         self._stopping.scored(trial, job.schedule.rung_steps.index(job.to_step), measured)
+        rungs = self._stopping.rungs(trial)
+        if rungs and trial.optuna_number is not None:
+            self.mirror.tell_rungs(trial.optuna_number, rungs)
         if job.to_step < job.schedule.total_steps:
             self._note(trial)
             # When it is late, the next run decides.

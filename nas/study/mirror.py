@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from nas import catalog
 from nas.errors import StudyError
+from nas.objectives import known_values
+from nas.report.stopping import curves_of, rung_values
 from nas.search.mirror import Mirror, Mirrored, open_storage
-from nas.search.samplers import SamplerAdapter
+from nas.search.samplers import SamplerAdapter, SearchProblem
+from nas.space.architecture import Architecture
 from nas.space.invert import assignments
 from nas.specs.base import Value
 from nas.store import Store, StoredStudy, StoredTrial
-from nas.study.plan import Plan
+from nas.study.plan import Plan, axis, violations
 from nas.study.standing import placeholder
 from nas.study.vocabularies import draws_of
 
 
 def open_mirror(plan: Plan, store: Store, study: StoredStudy) -> Mirror:
     """The mirror of a study, reconciled."""
-    adapter = sampler_class(plan.sampler.name)(
-        seed=plan.seed, population=plan.sampler.population, startup=plan.sampler.startup
-    )
+    adapter = adapter_of(plan)
+    adapter.prepare(_problem(plan, study))
     mirror = Mirror(
         storage=open_storage(store.url, store.engine_kwargs),
         name=plan.name,
@@ -29,18 +32,50 @@ def open_mirror(plan: Plan, store: Store, study: StoredStudy) -> Mirror:
         sampler=adapter,
     )
     trials = store.trials(study)
-    made = mirror.reconcile([_mirrored(trial, plan, placeholder(trial.values, study, trials)) for trial in trials])
+    curves = {} if plan.early_stopping is None else {curve.number: curve for curve in curves_of(store, study)}
+    made = mirror.reconcile(
+        [
+            replace(
+                _mirrored(trial, plan, placeholder(trial.values, study, trials)),
+                rungs=rung_values(curves[trial.number], study) if trial.number in curves else [],
+            )
+            for trial in trials
+        ]
+    )
     for position, number in made.items():
         store.set_optuna_number(trials[position], number)
     return mirror
 
 
-def sampler_class(name: str) -> type[SamplerAdapter]:
-    """The adapter of a sampler of catalog.SAMPLERS, or the user's own "module:Class".
+def adapter_of(plan: Plan) -> SamplerAdapter:
+    """The adapter of a plan's sampler.
 
     Raises:
-        StudyError: it is no such class.
+        StudyError: there is none of that name.
+        MissingExtraError: it needs a package that is not installed.
     """
+    words = plan.sampler
+    return _sampler_class(words.name)(seed=plan.seed, population=words.population, startup=words.startup)
+
+
+def _problem(plan: Plan, study: StoredStudy) -> SearchProblem:
+    def is_allowed(architecture: Architecture) -> bool:
+        if violations(plan, architecture, known_values(plan.objectives, architecture)):
+            return False
+        return all(limit.keeps(limit.measure(architecture)) for limit in plan.budget_limits)
+
+    known = {place: found.known for place, found in enumerate(plan.objectives) if found.known is not None}
+    return SearchProblem(
+        space=plan.space,
+        bind=plan.bind,
+        known=known,
+        axes=[axis(found) for found in study.objectives],
+        is_allowed=is_allowed,
+    )
+
+
+def _sampler_class(name: str) -> type[SamplerAdapter]:
+    """The class of a sampler of catalog.SAMPLERS, or the user's own "module:Class"."""
     found = catalog.load("sampler", name)
     if not (isinstance(found, type) and issubclass(found, SamplerAdapter)):
         raise StudyError(f"sampler '{name}' must name a class derived from nas.search.samplers.SamplerAdapter")

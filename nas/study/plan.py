@@ -266,19 +266,21 @@ def stored_objectives(plan: Plan, draws: Sequence[Architecture]) -> tuple[Stored
 
 def axes(objectives: Sequence[StoredObjective]) -> tuple[Axis, ...] | None:
     """The axes of the hypervolume, or None where an objective has no scale."""
-    found = []
-    for objective in objectives:
-        if objective.ideal is None or objective.reference is None:
-            return None
-        found.append(
-            Axis(
-                direction=objective.direction,
-                ideal=objective.ideal,
-                reference=objective.reference,
-                log2=objective.log2,
-            )
-        )
-    return tuple(found)
+    found = [axis(objective) for objective in objectives]
+    known = tuple(one for one in found if one is not None)
+    return known if len(known) == len(found) else None
+
+
+def axis(objective: StoredObjective) -> Axis | None:
+    """The axis of an objective, or None where it has no scale."""
+    if objective.ideal is None or objective.reference is None:
+        return None
+    return Axis(
+        direction=objective.direction,
+        ideal=objective.ideal,
+        reference=objective.reference,
+        log2=objective.log2,
+    )
 
 
 def surveyed(plan: Plan) -> Survey:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nas.records import Decision
-from nas.report.stopping import curve_of, curves_of, scores_of
+from nas.report.stopping import curve_of, curves_of, rung_values, scores_of
 from nas.search.audit import FalseStops, Thirds, false_stops, is_exempt, thirds, unreliable
 from nas.search.rungs import Curve, Margin, Verdict, judge, margin_at
 from nas.store import Store, StoredStudy, StoredTrial
@@ -72,6 +72,11 @@ class Stopping:
             return
         self._curves[trial.number] = replace(curve, scores=(*curve.scores[:rung], row, *curve.scores[rung + 1 :]))
         self._forget()
+
+    def rungs(self, trial: StoredTrial) -> list[list[float]]:
+        """The values of all objectives at each rung that a trial reached; none where nobody is stopped early."""
+        curve = self._curves.get(trial.number)
+        return [] if curve is None else rung_values(curve, self._study)
 
     def decide(self, trial: StoredTrial) -> Decision:
         """What becomes of a trial at a rung before the last; stored.

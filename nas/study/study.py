@@ -69,7 +69,7 @@ class Study:
         space: Space,
         evaluate: EvaluationFunction,
         objectives: Sequence[Objective],
-        sampler: str = "nsga2",
+        sampler: str = "frontier",
         store: str = DEFAULT_STORE,
         seed: int = 0,
         files: str | None = None,
@@ -173,7 +173,7 @@ class Study:
         """
         from nas.study.interrupts import noted
         from nas.study.loop import Loop
-        from nas.study.mirror import open_mirror, sampler_class
+        from nas.study.mirror import adapter_of, open_mirror
 
         if trials is not None and trials < 1:
             raise StudyError(f"trials must be at least 1, not {trials}")
@@ -192,7 +192,7 @@ class Study:
             raise StudyError("how many candidates? give trials=")
         deadline = None if seconds is None else time.monotonic() + seconds
         # Whatever can be wrong with the input is found before anything is written.
-        sampler_class(plan.sampler.name)
+        adapter_of(plan)
         if self._files is not None:
             Files(self._files)
         objectives = self._scaled(plan, earlier)

@@ -1,10 +1,11 @@
 """The next candidate once there is something to learn from: the one expected to add most hypervolume.
 
-In: a history and a pool. Out: an option. One surrogate for each measured objective; candidates that
-still run count as if they had come out as predicted, so that others running beside them differ; the
-front is of predictions, not of values as measured, or one lucky measurement would hide what is
-better. The pool is bred from the front, then twice and more from its own best: a search for the
-maximum of the expected improvement that costs no training.
+In: a history and a pool. Out: an option. One surrogate for each measured objective; unfinished
+candidates count as their curves let expect, and before the first rung as if they had come out as
+predicted, so that others running beside them differ; the front is of predictions, not of values as
+measured, or one lucky measurement would hide what is better. The pool is bred from the front, then
+twice and more from its own best: a search for the maximum of the expected improvement that costs no
+training.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 
 from nas.pareto import Axis
 from nas.search.frontier.axes import Direction, front_rows, known_axis, measured_axis
-from nas.search.frontier.history import History
+from nas.search.frontier.history import History, Rungs
 from nas.search.frontier.improvement import Boxes, expected_improvement, free_boxes
 from nas.search.frontier.options import Option
+from nas.search.frontier.partial import expected_ends
 from nas.search.frontier.pool import Pool
 from nas.search.frontier.surrogate import Array, GaussianProcess, Inputs, Standard
 
@@ -119,23 +121,18 @@ class Judge:
         """A judge that has learned from a history."""
         observed = [option for option, _ in history.observed]
         values = np.array([found for _, found in history.observed])
-        full = infer_axes([*observed, *history.pending, *pool.options], values, axes, known, directions)
-        standard = Standard.of(raw_inputs([*observed, *history.pending, *pool.options]))
-        inputs, pending, failed = (
-            standard.apply(raw_inputs(found, like=observed)) for found in (observed, history.pending, history.failed)
-        )
-        models = {
-            place: GaussianProcess.fit(inputs, pulled_in(full[place].cost(values[:, place])), rng).with_pending(pending)
-            for place in range(len(axes))
-            if place not in known
-        }
+        full = infer_axes([*history.options, *pool.options], values, axes, known, directions)
+        standard = Standard.of(raw_inputs([*history.options, *pool.options]))
+        measured = [place for place in range(len(axes)) if place not in known]
+        models = {place: _model(history, place, values[:, place], full[place], standard, rng) for place in measured}
         outcomes = None
         if history.failed:
+            inputs, failed = (standard.apply(raw_inputs(found)) for found in (observed, history.failed))
             both = Inputs(*(np.concatenate(pair) for pair in zip(inputs, failed, strict=True)))
             labels = np.repeat([1.0, 0.0], [len(observed), len(history.failed)])
             outcomes = GaussianProcess.fit(both, labels, rng)
         judge = Judge(full, known, models, standard, free_boxes(np.ones((0, len(axes)))), outcomes)
-        means, _ = judge.predict([*observed, *history.pending])
+        means, _ = judge.predict(history.options)
         return replace(judge, boxes=free_boxes(means))
 
     def __call__(self, options: Sequence[Option]) -> Array:
@@ -163,6 +160,27 @@ class Judge:
         mean, _ = self.outcomes.predict(self.standard.apply(raw_inputs(options)))
         # Squared: between the two it is the failures that are worth keeping away from.
         return np.clip(mean, _LEAST_CHANCE, 1.0) ** 2
+
+
+def _model(
+    history: History, place: int, values: Array, axis: Axis, standard: Standard, rng: np.random.Generator
+) -> GaussianProcess:
+    """The surrogate of a measured objective's cost, of finished and unfinished trainings."""
+
+    def costs(rungs: Rungs) -> list[float]:
+        return [float(axis.cost(row[place])) for row in rungs]
+
+    ends = axis.cost(values)
+    found = expected_ends([costs(rungs) for _, rungs in history.partial], [costs(row) for row in history.curves], ends)
+    told = [(option, end) for (option, _), end in zip(history.partial, found, strict=True) if end is not None]
+    untold = [option for (option, _), end in zip(history.partial, found, strict=True) if end is None]
+    options = [*(option for option, _ in history.observed), *(option for option, _ in told)]
+    targets = pulled_in(np.concatenate([ends, [end.cost for _, end in told]]))
+    noise = np.concatenate([np.zeros(len(ends)), [end.variance for _, end in told]])
+    inputs, pending = (
+        standard.apply(raw_inputs(some, like=options)) for some in (options, [*untold, *history.pending])
+    )
+    return GaussianProcess.fit(inputs, targets, rng, noise=noise).with_pending(pending)
 
 
 def infer_axes(

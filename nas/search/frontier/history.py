@@ -7,12 +7,15 @@ failed; and the keys of all of them, none of which is suggested again.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, MutableMapping
+from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.search.frontier.options import Describer, Option
+from nas.search.mirror import RUNGS
+
+Rungs = Sequence[Sequence[float]]
 
 
 @dataclass
@@ -21,12 +24,16 @@ class History:
 
     Attributes:
         observed: complete and feasible, each with the values of all objectives.
-        pending: still running.
+        curves: of each of these, the values of all objectives at each rung; empty where they are not known.
+        partial: unfinished ones that reached a rung, running or stopped, each with such values.
+        pending: still running, before the first rung.
         failed: came to nothing, or broke a limit that only trying it showed.
         seen: keys of all of these.
     """
 
     observed: list[tuple[Option, tuple[float, ...]]] = field(default_factory=list)
+    curves: list[Rungs] = field(default_factory=list)
+    partial: list[tuple[Option, Rungs]] = field(default_factory=list)
     pending: list[Option] = field(default_factory=list)
     failed: list[Option] = field(default_factory=list)
     seen: set[Hashable] = field(default_factory=set)
@@ -34,7 +41,12 @@ class History:
     @property
     def count(self) -> int:
         """Candidates that were started."""
-        return len(self.observed) + len(self.pending) + len(self.failed)
+        return len(self.observed) + len(self.partial) + len(self.pending) + len(self.failed)
+
+    @property
+    def options(self) -> list[Option]:
+        """All that came to something or still may."""
+        return [*(option for option, _ in self.observed), *(option for option, _ in self.partial), *self.pending]
 
 
 def read_history(
@@ -66,7 +78,7 @@ def read_history(
         if option is not None:
             _sort(found, trial, option)
     # A repeat that was refused says nothing: the candidate itself does.
-    better = {option.key for option, _ in found.observed} | {option.key for option in found.pending}
+    better = {option.key for option in found.options}
     found.failed = list({option.key: option for option in found.failed if option.key not in better}.values())
     return found
 
@@ -76,9 +88,13 @@ def _sort(found: History, trial: FrozenTrial, option: Option) -> None:
     if not option.is_allowed:
         return
     violated = any(value > 0 for value in trial.constraints.values())
-    if trial.state == TrialState.RUNNING:
+    rungs: Rungs = trial.user_attrs.get(RUNGS, ())
+    if rungs and trial.state in (TrialState.RUNNING, TrialState.PRUNED) and not violated:
+        found.partial.append((option, rungs))
+    elif trial.state == TrialState.RUNNING:
         found.pending.append(option)
     elif trial.state == TrialState.COMPLETE and not violated and all(math.isfinite(value) for value in trial.values):
         found.observed.append((option, tuple(trial.values)))
+        found.curves.append(rungs)
     elif trial.state in (TrialState.COMPLETE, TrialState.FAIL) or violated:
         found.failed.append(option)

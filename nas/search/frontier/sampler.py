@@ -147,7 +147,7 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         if history.count >= self._startup and len(history.observed) >= LEAST_OBSERVED:
             return next_best(pool, history, axes, known, ways, rng, self._effort)
         pool.draw(_STARTUP_DRAWS)
-        before = [*(option for option, _ in history.observed), *history.pending, *history.failed]
+        before = [*history.options, *history.failed]
         scale: Mapping[int, Axis] = {
             place: axes[place] or known_axis(ways[place], [option.known[place] for option in [*before, *pool.options]])
             for place in known

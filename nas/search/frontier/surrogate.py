@@ -87,6 +87,7 @@ class GaussianProcess:
         inputs: of the candidates it was fitted to.
         weights: of the features: inverse squared lengths.
         scales: variances of the three parts and of the noise.
+        noise: of each value, the variance beside the common one, of standardised values.
         inverse: of the covariance of the values.
         alpha: inverse · standardised values.
         offset: mean of the values.
@@ -96,28 +97,31 @@ class GaussianProcess:
     inputs: Inputs
     weights: Array
     scales: Array
+    noise: Array
     inverse: Array
     alpha: Array
     offset: float
     unit: float
 
     @staticmethod
-    def fit(inputs: Inputs, values: Array, rng: np.random.Generator) -> GaussianProcess:
+    def fit(inputs: Inputs, values: Array, rng: np.random.Generator, *, noise: Array | None = None) -> GaussianProcess:
         """The process of some values.
 
         Args:
             inputs: standardised.
             values: (candidates,).
             rng: picks the trials that the lengths are fitted on, where there are too many.
+            noise: (candidates,), the variance of each value beside the noise that all share.
         """
         offset, unit = float(values.mean()), float(values.std())
         unit = unit if unit > 1e-12 else 1.0
         targets = (values - offset) / unit
-        theta = _fitted(inputs, targets, rng)
+        own = np.zeros(len(targets)) if noise is None else np.asarray(noise / unit**2, dtype=np.float64)
+        theta = _fitted(inputs, targets, own, rng)
         weights, scales = np.exp(theta[:-4]), np.exp(theta[-4:])
         covariance = _covariance(inputs, inputs, weights, scales)
-        inverse = np.linalg.inv(covariance + (scales[3] + _JITTER) * np.eye(len(targets)))
-        return GaussianProcess(inputs, weights, scales, inverse, inverse @ targets, offset, unit)
+        inverse = _inverse(covariance, own + scales[3])
+        return GaussianProcess(inputs, weights, scales, own, inverse, inverse @ targets, offset, unit)
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:
         """Mean and standard deviation of the noiseless values, (candidates,) each."""
@@ -133,22 +137,25 @@ class GaussianProcess:
         mean, _ = self.predict(pending)
         inputs = Inputs(*(np.concatenate(pair) for pair in zip(self.inputs, pending, strict=True)))
         covariance = _covariance(inputs, inputs, self.weights, self.scales)
-        inverse = np.linalg.inv(covariance + (self.scales[3] + _JITTER) * np.eye(len(inputs.summary)))
+        extra = np.asarray(np.concatenate([self.noise, np.zeros(len(pending.summary))]), dtype=np.float64)
+        inverse = _inverse(covariance, extra + self.scales[3])
         known, _ = self.predict(self.inputs)
         # The values themselves: mean + noise part of each, as the process was given them.
-        noise = (self.scales[3] + _JITTER) * self.alpha
+        noise = (self.noise + self.scales[3] + _JITTER) * self.alpha
         targets = np.concatenate([(known - self.offset) / self.unit + noise, (mean - self.offset) / self.unit])
-        return GaussianProcess(inputs, self.weights, self.scales, inverse, inverse @ targets, self.offset, self.unit)
+        return GaussianProcess(
+            inputs, self.weights, self.scales, extra, inverse, inverse @ targets, self.offset, self.unit
+        )
 
 
-def _fitted(inputs: Inputs, targets: Array, rng: np.random.Generator) -> Array:
+def _fitted(inputs: Inputs, targets: Array, noise: Array, rng: np.random.Generator) -> Array:
     """Logarithms of weights and scales at the largest posterior, by Adam (Kingma & Ba 2015) from the prior's mean."""
     if len(targets) > MOST_FITTED:
         # The best are what the choice turns on; the others are drawn.
         best = np.argsort(targets, kind="stable")[: MOST_FITTED // 2]
         rest = np.setdiff1d(np.arange(len(targets)), best)
         rows = np.concatenate([best, rng.choice(rest, MOST_FITTED - len(best), replace=False)])
-        inputs, targets = inputs.rows(rows), targets[rows]
+        inputs, targets, noise = inputs.rows(rows), targets[rows], noise[rows]
     features = inputs.summary.shape[1]
     active = max(1, int((np.abs(inputs.summary).max(axis=0, initial=0.0) > 0).sum()))
     # Of lengths: √2 + log √d, and √3; a weight is a length to the power of -2.
@@ -158,7 +165,7 @@ def _fitted(inputs: Inputs, targets: Array, rng: np.random.Generator) -> Array:
     theta, first, second = means.copy(), np.zeros_like(means), np.zeros_like(means)
     best_theta, least = theta, math.inf
     for step in range(1, STEPS + 1):
-        loss, gradient = _posterior(theta, inputs.summary, targets, grams)
+        loss, gradient = _posterior(theta, inputs.summary, targets, noise, grams)
         shifted = (theta - means) / spreads
         loss += 0.5 * float(shifted @ shifted)
         if loss < least:
@@ -171,13 +178,15 @@ def _fitted(inputs: Inputs, targets: Array, rng: np.random.Generator) -> Array:
     return best_theta
 
 
-def _posterior(theta: Array, summary: Array, targets: Array, grams: tuple[Array, Array]) -> tuple[float, Array]:
+def _posterior(
+    theta: Array, summary: Array, targets: Array, noise: Array, grams: tuple[Array, Array]
+) -> tuple[float, Array]:
     """Negative log marginal likelihood and its gradient."""
     weights, scales = np.exp(theta[:-4]), np.exp(theta[-4:])
     size = len(targets)
     smooth, slope = _matern(_distances(summary, summary, weights))
     covariance = scales[0] * smooth + scales[1] * grams[0] + scales[2] * grams[1]
-    covariance[np.diag_indices(size)] += scales[3] + _JITTER
+    covariance[np.diag_indices(size)] += noise + scales[3] + _JITTER
     inverse = np.linalg.inv(covariance)
     alpha = inverse @ targets
     _, determinant = np.linalg.slogdet(covariance)
@@ -200,6 +209,12 @@ def _covariance(one: Inputs, other: Inputs, weights: Array, scales: Array) -> Ar
     smooth, _ = _matern(_distances(one.summary, other.summary, weights))
     linear = _gram(one.summary, other.summary)
     return np.asarray(scales[0] * smooth + scales[1] * linear + scales[2] * _gram(one.layers, other.layers))
+
+
+def _inverse(covariance: Array, noise: Array) -> Array:
+    noisy = covariance.copy()
+    noisy[np.diag_indices(len(noisy))] += noise + _JITTER
+    return np.asarray(np.linalg.inv(noisy), dtype=np.float64)
 
 
 def _linear_diagonal(inputs: Inputs, scales: Array) -> Array:

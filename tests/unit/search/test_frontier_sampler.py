@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from nas.pareto import Axis, hypervolume
 from nas.search.frontier import FrontierSampler
 from nas.search.frontier.choose import Effort
+from nas.search.frontier.history import read_history
 from nas.space import Space
 from nas.space.architecture import Architecture
 
@@ -183,3 +184,48 @@ def test_a_position_beyond_the_objectives_is_refused() -> None:
     study = optuna.create_study(directions=["minimize"], sampler=sampler())
     with pytest.raises(ValueError, match=r"known \(\[1\]\) do not fit 1 objectives"):
         study.ask(DISTRIBUTIONS)
+
+
+def with_rungs(trial: optuna.Trial, rows: list[list[float]]) -> None:
+    trial.set_user_attr("rungs", rows)
+
+
+def test_unfinished_curves_move_the_prediction_as_finished_ones_would() -> None:
+    """Paused ones whose curves say "bad" keep the sampler away from their like, though they never end."""
+
+    def share_like_them(*, told: bool) -> float:
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(startup=6))
+        alike = 0
+        for number in range(26):
+            trial = study.ask(DISTRIBUTIONS)
+            architecture = architecture_of(trial)
+            is_bad = architecture.layers[0].mixer == "full"
+            end = quality(architecture) + 1.0 * is_bad
+            size = memory(architecture)
+            rows = [[end + 0.5, size], [end + 0.2, size]]
+            if is_bad:
+                if told:
+                    with_rungs(trial, rows)
+                alike += number >= 14
+                continue
+            with_rungs(trial, [*rows, [end, size]])
+            study.tell(trial, [end, size])
+        return alike / 12
+
+    told, untold = share_like_them(told=True), share_like_them(told=False)
+    assert told <= 0.5 * untold, (told, untold)
+
+
+def test_history_sorts_unfinished_curves_apart() -> None:
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler())
+    describe = sampler()._describer
+    assert describe is not None
+    trials = [study.ask(DISTRIBUTIONS) for _ in range(4)]
+    with_rungs(trials[1], [[1.0, 2.0]])
+    with_rungs(trials[2], [[1.0, 2.0]])
+    study.tell(trials[2], state=TrialState.PRUNED)
+    with_rungs(trials[3], [[1.0, 2.0], [0.5, 2.0]])
+    study.tell(trials[3], [0.5, 2.0])
+    found = read_history(study.get_trials(deepcopy=False), describe, {}, without=99)
+    assert (len(found.pending), len(found.partial), len(found.observed), found.count) == (1, 2, 1, 4)
+    assert [list(row) for row in found.curves[0]] == [[1.0, 2.0], [0.5, 2.0]]

@@ -22,11 +22,12 @@ def test_the_gradient_is_that_of_the_likelihood() -> None:
     rng = np.random.default_rng(0)
     inputs, targets, theta = made(12, rng), rng.normal(size=12), rng.normal(size=8) * 0.3 - 1.0
     grams = (_gram(inputs.summary, inputs.summary), _gram(inputs.layers, inputs.layers))
-    _, gradient = _posterior(theta, inputs.summary, targets, grams)
+    noise = rng.random(12)
+    _, gradient = _posterior(theta, inputs.summary, targets, noise, grams)
     for place in range(len(theta)):
         step = np.zeros(8)
         step[place] = 1e-5
-        ends = [_posterior(theta + sign * step, inputs.summary, targets, grams)[0] for sign in (1, -1)]
+        ends = [_posterior(theta + sign * step, inputs.summary, targets, noise, grams)[0] for sign in (1, -1)]
         assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4, abs=1e-6)
 
 
@@ -71,3 +72,15 @@ def test_equal_values_and_constant_features_break_nothing() -> None:
     mean, deviation = GaussianProcess.fit(inputs, np.full(5, 3.0), np.random.default_rng(0)).predict(inputs)
     assert mean == pytest.approx(np.full(5, 3.0))
     assert np.isfinite(deviation).all()
+
+
+def test_a_value_with_noise_of_its_own_counts_for_less() -> None:
+    rng = np.random.default_rng(5)
+    inputs = made(40, rng)
+    values = inputs.summary[:, 0].copy()
+    values[0] += 5.0
+    noise = np.zeros(40)
+    noise[0] = 25.0
+    trusted = GaussianProcess.fit(inputs, values, rng).predict(inputs.rows([0]))[0][0]
+    doubted = GaussianProcess.fit(inputs, values, rng, noise=noise).predict(inputs.rows([0]))[0][0]
+    assert abs(doubted - inputs.summary[0, 0]) < 0.5 < abs(trusted - inputs.summary[0, 0])
