@@ -133,6 +133,8 @@ class Mirror:
 
     def tell_complete(self, number: int, values: Sequence[float]) -> None:
         """The values of all objectives of a finished trial."""
+        if self._sampler.infeasible_form == "constrained":
+            self._storage.set_trial_system_attr(self._twin(number)._trial_id, _OLD_CONSTRAINTS, [0.0])
         self._tell(number, values=list(values))
 
     def tell_failed(self, number: int) -> None:
@@ -148,7 +150,7 @@ class Mirror:
             placeholder: values for samplers that learn from complete trials alone; never on a front.
         """
         trial = self._asked.get(number)
-        if trial is not None:
+        if trial is not None and self._sampler.infeasible_form != "constrained":
             for rule, violation in violations.items():
                 trial.set_constraint(rule[:400], violation)
         self._end_infeasible(self._twin(number)._trial_id, number, violations, placeholder)
@@ -209,13 +211,16 @@ class Mirror:
         elif trial.values is None:
             self._tell(twin.number, state=TrialState.FAIL)
         else:
-            self._tell(twin.number, values=list(trial.values))
+            self.tell_complete(twin.number, trial.values)
 
     def _end_infeasible(
         self, trial_id: int, number: int, violations: Mapping[str, float], placeholder: Sequence[float]
     ) -> None:
         # A public method for this attribute no longer exists; the dashboard still looks for it.
-        self._storage.set_trial_system_attr(trial_id, _OLD_CONSTRAINTS, list(violations.values()))
+        how_far = list(violations.values())
+        if self._sampler.infeasible_form == "constrained":
+            how_far = [max(how_far)]
+        self._storage.set_trial_system_attr(trial_id, _OLD_CONSTRAINTS, how_far)
         if self._sampler.infeasible_form == "pruned":
             self._tell(number, state=TrialState.PRUNED)
         else:

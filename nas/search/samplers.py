@@ -25,7 +25,8 @@ from nas.pareto import Axis
 from nas.space.architecture import Architecture
 from nas.space.space import Drawn, Space
 
-InfeasibleForm = Literal["pruned", "complete"]
+# "constrained" is complete with one constraint, which every other trial has too, and keeps.
+InfeasibleForm = Literal["pruned", "complete", "constrained"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,8 @@ class TPE(SamplerAdapter):
 class GP(SamplerAdapter):
     """Optuna's Gaussian process with expected hypervolume improvement; needs scipy."""
 
-    # It ignores pruned trials.
-    infeasible_form: ClassVar[InfeasibleForm] = "complete"
+    # It ignores pruned trials, and wants equally many constraints of all.
+    infeasible_form: ClassVar[InfeasibleForm] = "constrained"
 
     def __init__(self, *, seed: int, population: int | None, startup: int | None) -> None:
         super().__init__(seed=seed, population=population, startup=startup)

@@ -9,7 +9,7 @@ import pytest
 
 from nas import catalog
 from nas.search.mirror import Mirror, Mirrored
-from nas.search.samplers import SamplerAdapter
+from nas.search.samplers import SamplerAdapter, SearchProblem
 from nas.space import Space
 
 SPACE = Space.from_mapping(
@@ -28,15 +28,27 @@ SPACE = Space.from_mapping(
     }
 )
 LEARNERS = [name for name in catalog.SAMPLERS if name != "random"]
+# What takes a good part of a second for each suggestion gets fewer draws.
+SLOW = ("frontier", "gp")
 
 
 def mirror(name: str, seed: int = 0, storage: optuna.storages.BaseStorage | None = None) -> Mirror:
     adapter: SamplerAdapter = catalog.load("sampler", name)(seed=seed, population=None, startup=None)
+    adapter.prepare(
+        SearchProblem(
+            space=SPACE,
+            bind=lambda drawn: SPACE.bind(drawn, None),
+            known={1: lambda architecture: float(architecture.width * architecture.depth)},
+            axes=[None, None],
+            is_allowed=lambda architecture: True,
+        )
+    )
     return Mirror(storage=storage, name="x", space=SPACE, directions=["minimize", "minimize"], sampler=adapter)
 
 
 def told(found: Mirror, values: Mapping[str, object], number: int) -> bool:
     """Tells a made-up quality; True where the draw was beyond the wall."""
+    found.name_trial(number, number)
     architecture = SPACE.decode(values).architecture  # type: ignore[arg-type]
     assert architecture is not None
     memory = float(architecture.width * architecture.depth)
@@ -77,10 +89,12 @@ def test_a_sampler_that_hears_of_a_wall_draws_less_beyond_it(name: str) -> None:
     """Random draws are beyond it seven times in ten."""
     found = mirror(name)
     beyond = []
-    for _ in range(160):
+    draws = 40 if name in SLOW else 160
+    for _ in range(draws):
         suggestion = found.ask()
         beyond.append(told(found, suggestion.values, suggestion.number))
-    assert sum(beyond[-60:]) < 25
+    last = beyond[-draws * 3 // 8 :]
+    assert sum(last) < 0.42 * len(last)
 
 
 def test_a_given_assignment_becomes_a_trial_of_its_own() -> None:
@@ -139,7 +153,9 @@ def test_reconciling_tells_an_infeasible_draw_as_infeasible(name: str) -> None:
     )
     for trial in found._study.get_trials():
         assert list(trial.constraints.values()) == [0.5]
-        assert trial.state.name == ("COMPLETE" if name == "nsga2" else "PRUNED")
+        assert trial.state.name == (
+            "PRUNED" if catalog.load("sampler", name).infeasible_form == "pruned" else "COMPLETE"
+        )
     assert not found._study.best_trials
 
 
