@@ -146,18 +146,40 @@ def test_candidates_that_cannot_reach_the_front_are_paused_with_reasons_and_the_
     assert set(front["fingerprint"]) == set(whole["fingerprint"])
 
 
-def test_a_run_that_is_killed_decides_as_one_that_ran_through(tmp_path: Path) -> None:
-    with make(tmp_path / "whole", Rungs(), ON, sampler="nsga2") as study:
+def rungs_told(study: Study) -> dict[int, list[list[float]]]:
+    """Our trial → what Optuna's tables hold of its curve."""
+    storage = optuna.storages.RDBStorage(study.store.url)
+    found = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
+    storage.engine.dispose()
+    return {trial.user_attrs["trial"]: trial.user_attrs["rungs"] for trial in found if "rungs" in trial.user_attrs}
+
+
+def test_samplers_hear_the_curve_of_each_trial(tmp_path: Path) -> None:
+    evaluator = Rungs()
+    with make(tmp_path, evaluator, ON) as study:
+        study.run(trials=12)
+        told = rungs_told(study)
+        for trial in trials(study):
+            rate, network = dict(trial.candidate.training)["learning_rate"], trial.candidate.architecture
+            reached = [step for step in RUNGS if step <= trial.step]
+            assert told[trial.number] == [[calm(network, rate, step), memory(network)] for step in reached]
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "frontier"])
+def test_a_run_that_is_killed_decides_as_one_that_ran_through(tmp_path: Path, sampler: str) -> None:
+    with make(tmp_path / "whole", Rungs(), ON, sampler=sampler) as study:
         study.run(trials=18)
+        curves = rungs_told(study)
         whole = decisions(study), [(trial.candidate.key, trial.state, trial.tokens) for trial in trials(study)]
     for at in (9, 31):
         evaluator = Rungs()
         evaluator.dies_at = at
         folder = tmp_path / f"killed{at}"
-        with make(folder, evaluator, ON, sampler="nsga2") as study, pytest.raises(KeyboardInterrupt):
+        with make(folder, evaluator, ON, sampler=sampler) as study, pytest.raises(KeyboardInterrupt):
             study.run(trials=18)
-        with make(folder, evaluator, ON, sampler="nsga2") as study:
+        with make(folder, evaluator, ON, sampler=sampler) as study:
             study.run(trials=18)
+            assert rungs_told(study) == curves
             killed = decisions(study), [(trial.candidate.key, trial.state, trial.tokens) for trial in trials(study)]
         assert killed == whole and "paused" in {state for _, state, _ in whole[1]}
         assert len(evaluator.jobs) == len(set(evaluator.jobs))
