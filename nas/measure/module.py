@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nas.errors import DivergedError
 from nas.measure.checkpoints import Tensors, TrainingState
+from nas.measure.optimizer import make_optimizer, set_learning_rate
 from nas.measure.schedule import averaging_weight, learning_rate_factor
 from nas.models.base import Model
 from nas.models.generate import generate
@@ -62,13 +63,10 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, decaying matrices alone, with the moments of the checkpoint."""
-        chosen = hyperparameters(self.job)
-        matrices = [weight for weight in self.model.parameters() if weight.ndim >= 2]
-        others = [weight for weight in self.model.parameters() if weight.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": chosen["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
-            lr=chosen["learning_rate"],
-            betas=(0.9, chosen["beta2"]),
+        optimizer = make_optimizer(
+            self.model,
+            hyperparameters(self.job),
+            width=self.job.candidate.architecture.width,
             # Lightning refuses to clip gradients before a fused step where the precision is mixed.
             fused=not str(self.trainer.precision).endswith("mixed"),
         )
@@ -87,10 +85,8 @@ class Training(pl.LightningModule):
         """Sets the learning rate of this step."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = hyperparameters(self.job)["learning_rate"] * learning_rate_factor(
-                self.taken, self.job.schedule
-            )
+        peak = hyperparameters(self.job)["learning_rate"]
+        set_learning_rate(optimizer, peak * learning_rate_factor(self.taken, self.job.schedule))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
