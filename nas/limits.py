@@ -28,7 +28,7 @@ class HypervolumeWords(Words):
 
 
 class StopWords(Words):
-    """`stop: {tokens: 50_000_000, flops: 1e15, hypervolume: {patience: 20}, time: 30m}`."""
+    """`stop: {tokens: 50M, flops: 1e15, time: 30m, hypervolume: {patience: 20}}`."""
 
     tokens: float | int | str | None = None
     flops: float | int | str | None = None

@@ -6,6 +6,7 @@ time is in the store, so that a study that is continued ends where it would have
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Collection, Iterator
@@ -121,7 +122,7 @@ def check_stop(plan: Plan, stop: Stop, *, has_scale: bool) -> None:
         least = min(first[place] for first in firsts)
         if limit < least:
             raise StudyError(
-                f"{name} {limit:,.6g} is below the first rung of one candidate: give at least {least:,.6g}"
+                f"{name} {limit:,.10g} is below the first rung of one candidate: give at least {math.ceil(least):,}"
             )
 
 
