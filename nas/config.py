@@ -323,7 +323,6 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
             for words in file.objectives
         ],
         "budget": file.budget.model_dump(exclude_none=True),
-        "trials": file.trials,
         "sampler": sampler.model_dump(exclude_none=True),
         "seed": file.seed,
         "trainer": file.trainer,
@@ -334,6 +333,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if memory_limit is not None:
         # Left out where there is none, so that studies of before the word go on.
         resolved["memory_limit"] = memory_limit
+    if file.trials is not None:
+        resolved["trials"] = file.trials
     if time_limit is not None:
         resolved["time_limit"] = time_limit
     if stop.is_set:

@@ -377,7 +377,9 @@ class Study:
         from nas.measure.environment import current_environment
         from nas.study.device import with_memory
 
-        resolved = {**plan.resolved, "trials": target}
+        resolved = dict(plan.resolved)
+        if target is not None:
+            resolved["trials"] = target
         if stop.is_set:
             resolved["stop"] = stop.to_mapping()
         if earlier is not None and SPENT in earlier.resolved:
