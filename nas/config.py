@@ -8,7 +8,7 @@ which the store keeps and compares when the study goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from nas import catalog
 from nas.errors import InputError, StudyError, did_you_mean
+from nas.limits import Stop, parse_stop, parse_time
 from nas.objectives import Objective, named_objective
 from nas.records import Schedule, TaskReference
 from nas.space.architecture import Architecture
@@ -37,7 +38,7 @@ from nas.units import BYTES, parse_bytes
 
 # What may differ when a study goes on; anything else makes another study.
 DEVICE_KEYS = ("device_memory", "device_reserve")
-CHANGEABLE = ("trials", *DEVICE_KEYS, "memory_limit")
+CHANGEABLE = ("trials", "stop", *DEVICE_KEYS, "memory_limit", "time_limit")
 
 # Below this a limit is a number whose unit was forgotten.
 SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
@@ -129,13 +130,15 @@ class StudyFile(Words):
     objectives: list[str | ObjectiveWords] = Field(min_length=2)
     budget: BudgetWords
     constraints: list[str] = []
-    trials: int = Field(ge=1)
+    trials: int | None = Field(None, ge=1)
+    stop: dict[str, Any] | None = None
     sampler: str | SamplerWords = "frontier"
     seed: int = Field(0, ge=0)
     trainer: dict[str, Any] = {}
     device_memory: float | int | str | None = None
     device_reserve: float | int | str = DEFAULT_RESERVE
     memory_limit: float | int | str | None = None
+    time_limit: float | int | str | None = None
     # Off by default: a study that was made before there was the word goes on as it began, and its file as well.
     early_stopping: bool | EarlyStoppingWords = False
 
@@ -150,13 +153,15 @@ class StudyConfig:
         task: by name, with its options.
         objectives: two or more.
         budget: of one candidate.
-        trials: distinct candidates to train in total.
+        trials: distinct candidates to train in total; None where `stop` alone ends the study.
         sampler: its name and settings.
         seed: of everything that is drawn.
         trainer: arguments for lightning.Trainer.
         device: what a candidate may take of its device; a limit in bytes is among the space's constraints already.
         resolved: the same in plain values, for the store.
         memory_limit: bytes that training a candidate may take of its device, or None.
+        time_limit: seconds of wall time that a candidate may take to its last rung, or None.
+        stop: what ends the study besides.
         early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
     """
 
@@ -165,13 +170,15 @@ class StudyConfig:
     task: TaskReference
     objectives: tuple[Objective, ...]
     budget: BudgetWords
-    trials: int
+    trials: int | None
     sampler: SamplerWords
     seed: int
     trainer: tuple[tuple[str, Any], ...]
     device: DeviceMemory | None
     resolved: Mapping[str, Any]
     memory_limit: int | None = None
+    time_limit: float | None = None
+    stop: Stop = field(default_factory=Stop)
     early_stopping: EarlyStoppingWords | None = None
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
@@ -306,8 +313,9 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         rule = device.constraint(file.budget.tokens_per_step, checkpointing=checkpoints(file.trainer))
         space = replace(space, constraints=(*space.constraints, rule))
     memory_limit = _memory_limit(file, lines)
+    time_limit, stop = _time_limit(file, lines), _stop(file, lines)
     early_stopping = _early_stopping(file, lines)
-    resolved = {
+    resolved: dict[str, Any] = {
         "name": file.name,
         "space": space_values,
         "constraints": file.constraints,
@@ -317,7 +325,6 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
             for words in file.objectives
         ],
         "budget": file.budget.model_dump(exclude_none=True),
-        "trials": file.trials,
         "sampler": sampler.model_dump(exclude_none=True),
         "seed": file.seed,
         "trainer": file.trainer,
@@ -328,6 +335,12 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     if memory_limit is not None:
         # Left out where there is none, so that studies of before the word go on.
         resolved["memory_limit"] = memory_limit
+    if file.trials is not None:
+        resolved["trials"] = file.trials
+    if time_limit is not None:
+        resolved["time_limit"] = time_limit
+    if stop.is_set:
+        resolved["stop"] = stop.to_mapping()
     if early_stopping is not None:
         resolved["early_stopping"] = early_stopping.model_dump()
     return StudyConfig(
@@ -343,6 +356,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         device=device,
         resolved=resolved,
         memory_limit=memory_limit,
+        time_limit=time_limit,
+        stop=stop,
         early_stopping=early_stopping,
     )
 
@@ -569,6 +584,28 @@ def _memory_limit(file: StudyFile, lines: Lines) -> int | None:
         return None if file.memory_limit is None else parse_memory_limit(file.memory_limit)
     except StudyError as error:
         raise StudyError(f"{lines.at(('memory_limit',))}: {error}") from None
+
+
+def _time_limit(file: StudyFile, lines: Lines) -> float | None:
+    try:
+        return None if file.time_limit is None else parse_time(file.time_limit)
+    except StudyError as error:
+        raise StudyError(f"{lines.at(('time_limit',))}: {error}") from None
+
+
+def _stop(file: StudyFile, lines: Lines) -> Stop:
+    stop = parse_stop(file.stop, lines.below("stop"))
+    if file.trials is None and not stop.is_set:
+        raise StudyError(f"{lines.at(())}: 'trials' is missing: how many candidates, or 'stop', which ends the study")
+    if stop.tokens is not None and file.budget.tokens is not None:
+        # Of other budgets the first rung depends on the candidate.
+        first = rung_steps(file.budget, flops_per_step=1.0)[0] * file.budget.tokens_per_step
+        if stop.tokens < first:
+            raise StudyError(
+                f"{lines.at(('stop', 'tokens'))}: stop.tokens {stop.tokens:,.0f} is below the first rung of one "
+                f"candidate: give at least {first:,}"
+            )
+    return stop
 
 
 def _early_stopping(file: StudyFile, lines: Lines) -> EarlyStoppingWords | None:

@@ -11,6 +11,7 @@
     └── WorkError                  the work itself failed            exit status 1
         ├── DivergedError          the loss is no longer a number: the candidate's fault
         ├── OutOfMemoryError       the candidate does not fit the device: the candidate's fault
+        ├── TimedOutError          the candidate took longer than its time_limit: the candidate's fault
         └── WorkerError            a process died or an evaluator raised: nobody's or the machine's fault
             └── KilledForMemoryError   the kernel killed the process because the machine's memory ran out
 
@@ -89,6 +90,10 @@ class DivergedError(WorkError):
 
 class OutOfMemoryError(WorkError):
     """A candidate needs more memory than its device has."""
+
+
+class TimedOutError(WorkError):
+    """A candidate took longer than the study allows one."""
 
 
 class WorkerError(WorkError):

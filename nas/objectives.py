@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 from nas import catalog
-from nas.errors import StudyError, did_you_mean
+from nas.errors import InputError, StudyError, did_you_mean
 from nas.space.architecture import Architecture
 from nas.space.constraints import FIELDS, Figure
 from nas.space.feasibility import Limit
@@ -90,9 +91,8 @@ def named_objective(
     if metric is not None:
         _agree(name, direction, metric.direction)
         return Objective(name, metric.direction, limit=limit, unit=metric.unit, best=metric.best)
-    plain = name.partition("@")[0]
-    if plain in catalog.FIGURES or plain in FIELDS:
-        natural: Direction = "maximize" if plain == "max_context" else "minimize"
+    plain, natural = name.partition("@")[0], _natural(name)
+    if natural is not None:
         _agree(name, direction, natural)
         return Objective(name, natural, known=Figure.parse(name), limit=limit, unit="B" if "bytes" in plain else "")
     if ":" in name:
@@ -104,8 +104,52 @@ def named_objective(
 
 
 def known_values(objectives: tuple[Objective, ...], architecture: Architecture) -> Mapping[str, float]:
-    """The values of the known objectives of an architecture."""
-    return {objective.name: float(objective.known(architecture)) for objective in objectives if objective.known}
+    """The values of the known objectives of an architecture.
+
+    Raises:
+        StudyError: a function raises, or gives no finite number.
+    """
+    return {objective.name: known_value(objective, architecture) for objective in objectives if objective.known}
+
+
+def known_value(objective: Objective, architecture: Architecture) -> float:
+    """The value of a known objective.
+
+    Raises:
+        StudyError: its function raises, or gives no finite number: known objectives are exact, for every architecture.
+    """
+    assert objective.known is not None
+    try:
+        value = float(objective.known(architecture))
+    except InputError:
+        raise
+    except Exception as error:
+        raise StudyError(
+            f"known objective '{objective.name}' raised {type(error).__name__}: {error}, of {architecture.to_json()}"
+        ) from error
+    if not math.isfinite(value):
+        raise StudyError(
+            f"known objective '{objective.name}' is {value}, of {architecture.to_json()}: it must be a finite number"
+        )
+    return value
+
+
+def check_direction(objective: Objective, metrics: Mapping[str, MetricSpec]) -> None:
+    """Refuses a direction that contradicts a name of ours.
+
+    Args:
+        objective: of a study with an evaluator of its own.
+        metrics: of all tasks.
+
+    Raises:
+        StudyError: the name is one to be taken the other way round.
+    """
+    natural = metrics[objective.name].direction if objective.name in metrics else _natural(objective.name)
+    if natural is not None and natural != objective.direction:
+        raise StudyError(
+            f"objective '{objective.name}' is one to {natural}, not to {objective.direction}: give "
+            f"'{natural}', or another name if it means something else"
+        )
 
 
 def objective_limits(objectives: Iterable[Objective]) -> list[Limit]:
@@ -116,8 +160,17 @@ def objective_limits(objectives: Iterable[Objective]) -> list[Limit]:
             op = "<=" if objective.direction == "minimize" else ">="
             shown = f"{objective.limit:.0f} B" if objective.is_bytes else f"{objective.limit:.10g}"
             text = f"{objective.name} {op} {shown}"
-            found.append(Limit(text, objective.name, objective.known, op, objective.limit, objective.is_bytes))
+            known = partial(known_value, objective)
+            found.append(Limit(text, objective.name, known, op, objective.limit, objective.is_bytes))
     return found
+
+
+def _natural(name: str) -> Direction | None:
+    """Which way a figure of ours is better; None of another name."""
+    plain = name.partition("@")[0]
+    if plain not in catalog.FIGURES and plain not in FIELDS:
+        return None
+    return "maximize" if plain == "max_context" else "minimize"
 
 
 def _agree(name: str, given: str | None, natural: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 from nas.space.architecture import Architecture
 
 Split = Literal["validation", "test"]
-FailureKind = Literal["diverged", "out_of_memory", "timed_out", "crashed"]
+FailureKind = Literal["diverged", "out_of_memory", "timed_out", "crashed", "machine"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class Job:
         trainer: arguments for lightning.Trainer, sorted.
         contexts: context lengths to score at; the candidate's own max_context where empty.
         memory_limit: bytes that the job may take beyond what its process held before it, or None.
+        time_limit: seconds of wall time that are left to the candidate, or None.
     """
 
     kind: Literal["train", "test"]
@@ -159,6 +160,7 @@ class Job:
     trainer: tuple[tuple[str, Any], ...] = ()
     contexts: tuple[int, ...] = ()
     memory_limit: int | None = None
+    time_limit: float | None = None
 
     def __post_init__(self) -> None:
         assert 0 <= self.from_step <= self.to_step
@@ -170,19 +172,22 @@ class Failure:
     """Why a job gave no measurements.
 
     Attributes:
-        kind: "diverged" and "out_of_memory" are faults of the candidate, the others are not.
+        kind: "machine" is nobody's fault: a worker died, a disk or a connection failed. The others are the candidate's;
+            "crashed" is an exception of its evaluation.
         reason: one line for tables.
         traceback: for whoever looks for the cause.
+        error: class of the exception, to tell whether it is the same as before; "" where there was none.
     """
 
     kind: FailureKind
     reason: str
     traceback: str = ""
+    error: str = ""
 
     @property
     def blames_candidate(self) -> bool:
         """Whether training it again would fail again."""
-        return self.kind in ("diverged", "out_of_memory")
+        return self.kind != "machine"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ BYTES = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-# Of floating-point operations a second, as `format_count` writes them.
+# Of counts, and of floating-point operations a second, as `format_count` writes them.
 SPEEDS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
 SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 
@@ -60,6 +60,18 @@ def parse_speed(text: str | float) -> float:
     if not 0 < speed < math.inf:
         raise InputError(f"a speed must be above 0 FLOPs a second and finite, not '{text}'")
     return speed
+
+
+def parse_count(text: str | float) -> float:
+    """How many "2e9", "50M" or "50_000_000" are; above 0.
+
+    Raises:
+        InputError: no number, nothing and less, or a unit that does not exist.
+    """
+    count = _parse(text, SPEEDS, "a count", "50 M")
+    if not 0 < count < math.inf:
+        raise InputError(f"a count must be above 0 and finite, not '{text}'")
+    return count
 
 
 def parse_seconds(text: str | float) -> float:

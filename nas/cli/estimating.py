@@ -316,14 +316,24 @@ def _print_time(seen: Survey, config: StudyConfig, plan: Plan | None, given: Spe
     if not able:
         return
     mean = statistics.fmean(pair[0] for pair in able)
-    total = config.trials * mean
-    print(
-        f"the study: {config.trials} candidates x {format_count(mean)} FLOPs on average = {format_count(total)} FLOPs"
-    )
+    candidates, total = _candidates(config, mean)
+    print(f"the study: {candidates} x {format_count(mean)} FLOPs on average = {format_count(total)} FLOPs")
     if plan is None:
         print("  counted at max_context: less where batches mix lengths, as those of most tasks do")
     speed = given if plan is None else measured_speed(config, plan, able[len(able) // 2][1])
     print(f"  {_time_in_words(total, speed)}")
+
+
+def _candidates(config: StudyConfig, mean: float) -> tuple[str, float]:
+    """How many candidates a study trains, in words, and their FLOPs, where something known ends it first."""
+    stop, most = config.stop, [] if config.trials is None else [float(config.trials)]
+    if stop.flops is not None:
+        most.append(stop.flops / mean)
+    if stop.tokens is not None and config.budget.tokens is not None:
+        most.append(stop.tokens / config.budget.tokens)
+    if not most:
+        return "a candidate", mean
+    return f"{min(most):,.4g} candidates", min(most) * mean
 
 
 def _training_flops(network: Architecture, config: StudyConfig, plan: Plan | None) -> float | None:

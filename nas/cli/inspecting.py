@@ -41,6 +41,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """nas status, nas list"""
+    from nas.report.failures import ended_lines, failure_lines
     from nas.report.memory import correction_lines
     from nas.report.stopping import stopping_lines
     from nas.report.tables import render_table, status_table
@@ -48,11 +49,8 @@ def status(arguments: argparse.Namespace) -> int:
     with _open(arguments) as store:
         print(render_table(status_table(store)))
         for study in store.studies():
-            for trial in store.trials(study, states=["failed"]):
-                print(f"{study.name}: trial {trial.number} failed: {trial.reason}")
-            for trial in store.trials(study, states=["infeasible"]):
-                if trial.failure is not None:
-                    print(f"{study.name}: trial {trial.number} ran {trial.reason}")
+            for line in (*ended_lines(study), *failure_lines(store, study)):
+                print(line)
         for line in (*stopping_lines(store), *correction_lines(store)):
             print(line)
     return 0
@@ -172,6 +170,9 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
     _refuse_infeasible(config.space, [*limits_of(config.space), *objective_limits(config.objectives)], path)
     sample = config.space.sample(config.seed)
     schedule = config.schedule(cost_of(sample).flops_per_token * config.budget.tokens_per_step)
+    ends = " or ".join(
+        [*([] if config.trials is None else [f"{config.trials} candidates"]), *filter(None, [config.stop.in_words()])]
+    )
     objectives = ", ".join(
         f"{found.name} ({found.direction}{', known' if found.known else ''})" for found in config.objectives
     )
@@ -180,7 +181,7 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
         f"  space       {config.space.name}, {size_in_words(config.space)}\n"
         f"  task        {config.task.name} ({', '.join(f'{key} {value}' for key, value in config.task.options)})\n"
         f"  objectives  {objectives}\n"
-        f"  budget      {config.trials} candidates, rungs at steps {', '.join(map(str, schedule.rung_steps))} "
+        f"  budget      {ends}, rungs at steps {', '.join(map(str, schedule.rung_steps))} "
         f"of {schedule.tokens_per_step} tokens\n"
         f"  sampler     {config.sampler.name}, seed {config.seed}"
     )

@@ -143,6 +143,8 @@ def _running(commands: Any) -> None:
     run.add_argument("study", metavar="STUDY", help="a study file, a shipped study's name, or a stored study's name")
     run.add_argument("--trials", type=int, metavar="N", help="distinct candidates to train, in total over all runs")
     run.add_argument("--time", metavar="T", help="begin nothing new after this long: 90s, 30m, 2h")
+    run.add_argument("--tokens", metavar="N", help="begin nothing new after so many training tokens, in total: 50M")
+    run.add_argument("--flops", metavar="N", help="begin nothing new after so many training FLOPs, in total: 1e15, 20T")
     run.add_argument("--name", metavar="NEW", help="another name, and so another study, in the store")
     run.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default 0: this one)")
     run.add_argument("--dask", metavar="ADDRESS", help="train on the workers of a Dask scheduler")

@@ -46,9 +46,11 @@ class Display:
             " complete",
             " failed",
             " ran out",
+            " diverged",
+            " took longer",
+            "ends:",
             " paused",
             " resumed",
-            "exhausted",
             *(() if self._live is not None else (" started", " goes on")),
         )
         if any(word in progress.event for word in told):
@@ -59,15 +61,17 @@ class Display:
 
 def _line(progress: Progress) -> str:
     left = "" if progress.seconds_left is None else f", about {_clock(progress.seconds_left)} left"
-    done = f"{progress.complete}/{progress.target} done{_paused(progress)}"
+    of = "" if progress.target is None else f"/{progress.target}"
+    done = f"{progress.complete}{of} done{_paused(progress)}"
     return f"[{_clock(progress.seconds)}, {done}{left}] {progress.event}"
 
 
 def _counts(progress: Progress) -> str:
     left = "" if progress.seconds_left is None else f", about {_clock(progress.seconds_left)} left"
     volume = "" if progress.hypervolume is None else f", hypervolume {progress.hypervolume:.3f}"
+    of = "" if progress.target is None else f" of {progress.target}"
     return (
-        f"{progress.complete} of {progress.target} done{_paused(progress)}, {progress.running} running, "
+        f"{progress.complete}{of} done{_paused(progress)}, {progress.running} running, "
         f"{progress.infeasible} infeasible, "
         f"{progress.duplicates} repeated, {progress.failed} failed, {_clock(progress.seconds)} so far{left}{volume}"
     )

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import StudyError
+from nas.errors import InputError, StudyError
 from nas.specs import family_spec
-from nas.units import parse_seconds
+from nas.units import parse_count, parse_seconds
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
                 study.run(
                     trials=arguments.trials,
                     seconds=seconds,
+                    tokens=_count(arguments.tokens, "--tokens"),
+                    flops=_count(arguments.flops, "--flops"),
                     workers=arguments.workers,
                     dask=arguments.dask,
                     progress=display.show,
@@ -66,6 +68,13 @@ def dashboard(arguments: argparse.Namespace) -> int:
     with _open(arguments) as store:
         serve_dashboard(store, host=arguments.host, port=arguments.port)
     return 0
+
+
+def _count(text: str | None, option: str) -> float | None:
+    try:
+        return None if text is None else parse_count(text)
+    except InputError as error:
+        raise StudyError(f"{option}: {error}") from None
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, str]:
@@ -134,6 +143,8 @@ def _same_study(study: Study, arguments: argparse.Namespace) -> str:
     """The command that goes on with a study: by its name, for the store holds the rest."""
     words = ["nas", "run", study.name]
     words += ["--trials", str(arguments.trials)] if arguments.trials is not None else []
+    words += ["--tokens", arguments.tokens] if arguments.tokens is not None else []
+    words += ["--flops", arguments.flops] if arguments.flops is not None else []
     words += ["--workers", str(arguments.workers)] if arguments.workers else []
     words += ["--dask", arguments.dask] if arguments.dask is not None else []
     return f"{shlex.join(words)}{_place(arguments)}"

@@ -52,6 +52,9 @@ class DaskExecutor:
         """The future of a job."""
         return self._executor.submit(self._evaluator.evaluate, job)
 
+    def stop_overdue(self, future: Future[Result], seconds: float) -> None:
+        """Nothing can be stopped: a cluster's worker ends a job between its own steps."""
+
     def close(self) -> None:
         """Cancels what has not begun, and leaves the cluster."""
         self._executor.shutdown(wait=False)

@@ -24,5 +24,8 @@ class InlineExecutor:
             future.set_exception(error)
         return future
 
+    def stop_overdue(self, future: Future[Result], seconds: float) -> None:
+        """Nothing can be stopped: a job is over when its future is there."""
+
     def close(self) -> None:
         """Nothing is held."""

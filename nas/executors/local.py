@@ -2,8 +2,9 @@
 
 Each worker is a pool of one process, because one killed process breaks every future of a larger
 pool. A worker that died is replaced; its job fails with `WorkerError` and may be submitted again. So is
-a worker whose job ran out of memory, for libraries seldom undo all that they did until an allocation
-failed. Importing torch costs seconds, so the others live as long as the run.
+a worker whose job ran out of memory or met a fault of the machine, for libraries seldom undo all that they did
+until an allocation failed, and a device in error stays so for its process. Importing torch costs seconds,
+so the others live as long as the run.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from nas.errors import DataWarning, KilledForMemoryError, WorkerError
+from nas.errors import DataWarning, KilledForMemoryError, TimedOutError, WorkerError
 from nas.records import Evaluator, Job, Result
 
 # Seconds that a process whose pool broke has to be gone.
@@ -39,6 +41,9 @@ class LocalExecutor:
         self._threads = max(1, available_cores() // workers)
         self._pools = [self._new_pool() for _ in range(workers)]
         self._busy: set[int] = set()
+        self._running: dict[Future[Result], int] = {}
+        self._began: dict[Future[Result], float] = {}
+        self._stopped: set[int] = set()
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> Future[Result]:
@@ -48,14 +53,24 @@ class LocalExecutor:
             self._busy.add(index)
         outer: Future[Result] = Future()
         try:
-            inner = self._pools[index].submit(_evaluate, self._evaluator, job)
+            inner = self._begin(index, job, outer)
         except BrokenProcessPool:
             # It died between two jobs, of which nobody was told.
             self._replace(index)
-            inner = self._pools[index].submit(_evaluate, self._evaluator, job)
+            inner = self._begin(index, job, outer)
         kills = kernel_oom_kills()
         inner.add_done_callback(lambda done: self._hand_over(index, done, outer, kills))
         return outer
+
+    def stop_overdue(self, future: Future[Result], seconds: float) -> None:
+        """Kills the worker of a job that has run for longer, so that it fails with `TimedOutError`."""
+        with self._lock:
+            index, began = self._running.get(future), self._began.get(future)
+            if index is None or index in self._stopped or began is None or time.monotonic() <= began + seconds:
+                return
+            self._stopped.add(index)
+            for process in (self._pools[index]._processes or {}).values():
+                process.kill()
 
     def close(self) -> None:
         """Stops the workers at once; what they were doing is done again by the next run."""
@@ -67,15 +82,33 @@ class LocalExecutor:
             for process in processes:
                 process.join(timeout=5)
 
+    def _begin(self, index: int, job: Job, outer: Future[Result]) -> Future[Result]:
+        pool = self._pools[index]
+        with self._lock:
+            self._running[outer] = index
+        # The time of a job is not that which a new worker takes to import torch, as it does for the evaluator.
+        pool.submit(_make_ready, self._evaluator).add_done_callback(lambda ready: self._note_begin(outer))
+        return pool.submit(_evaluate, self._evaluator, job)
+
+    def _note_begin(self, outer: Future[Result]) -> None:
+        with self._lock:
+            if outer in self._running:
+                self._began[outer] = time.monotonic()
+
     def _hand_over(self, index: int, inner: Future[Result], outer: Future[Result], kills: int | None) -> None:
         if inner.cancelled():
             outer.cancel()
             return
         error = inner.exception()
+        with self._lock:
+            was_stopped = index in self._stopped
+            self._stopped.discard(index)
+            self._running.pop(outer, None)
+            self._began.pop(outer, None)
         if isinstance(error, BrokenProcessPool):
-            error = _death(self._pools[index], kills)
+            error = TimedOutError("its worker was stopped") if was_stopped else _death(self._pools[index], kills)
             self._replace(index)
-        elif error is None and _ran_out(inner.result()):
+        elif was_stopped or (error is None and _leaves_traces(inner.result())):
             self._replace(index)
         with self._lock:
             self._busy.discard(index)
@@ -153,8 +186,12 @@ def _death(pool: ProcessPoolExecutor, kills: int | None) -> WorkerError:
     return WorkerError("the worker process died (killed)")
 
 
-def _ran_out(result: Result) -> bool:
-    return result.failure is not None and result.failure.kind == "out_of_memory"
+def _leaves_traces(result: Result) -> bool:
+    return result.failure is not None and result.failure.kind in ("out_of_memory", "machine")
+
+
+def _make_ready(evaluator: Evaluator) -> None:
+    """Does nothing; that the evaluator has come says that all it needs is imported."""
 
 
 def _evaluate(evaluator: Evaluator, job: Job) -> Result:

@@ -9,8 +9,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from nas.errors import WorkerError, did_you_mean
+from nas.errors import DivergedError, WorkerError, did_you_mean
 from nas.measure.limit import MemoryLimit
 from nas.measure.peak import release_memory
 from nas.measure.train import classify
@@ -41,6 +42,9 @@ class FunctionEvaluator:
         """
         start = time.perf_counter()
         values = self._values(job)
+        if job.time_limit is not None and time.perf_counter() - start > job.time_limit:
+            # Nobody can stop a function from outside; whether a worker was killed for it or not, the rule is one.
+            values = Failure(kind="timed_out", reason="the evaluator returned too late")
         if isinstance(values, Failure):
             release_memory()
             return Result(failure=values, seconds=time.perf_counter() - start)
@@ -56,7 +60,8 @@ class FunctionEvaluator:
         try:
             with MemoryLimit(job.memory_limit, device_of({})).held():
                 return self._checked(self.function(job.candidate.architecture))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # An exit of the function's own is not to end the study.
             return classify(error)
 
     def _checked(self, values: object) -> dict[str, float]:
@@ -65,6 +70,18 @@ class FunctionEvaluator:
         for name in self.names:
             if name not in values:
                 raise WorkerError(f"the evaluator returned no '{name}': {did_you_mean(name, values)}")
-            if not math.isfinite(float(values[name])):
-                raise WorkerError(f"the evaluator returned {values[name]!r} for '{name}': it must be a finite number")
-        return {str(name): float(value) for name, value in values.items() if math.isfinite(float(value))}
+            if not math.isfinite(_number(name, values[name])):
+                raise DivergedError(f"the evaluator returned {values[name]!r} for '{name}': it must be a finite number")
+        numbers = {str(name): _number(name, value) for name, value in values.items()}
+        return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _number(name: object, value: Any) -> float:
+    """
+    Raises:
+        WorkerError: it is none.
+    """
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise WorkerError(f"the evaluator returned {value!r} for '{name}': it must be a number") from None

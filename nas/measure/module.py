@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from nas.errors import DivergedError
 from nas.measure.checkpoints import Tensors, TrainingState
+from nas.measure.optimizer import make_optimizer, set_learning_rate
 from nas.measure.schedule import averaging_weight, learning_rate_factor
+from nas.measure.time_limit import TimeLimit
 from nas.models.base import Model
 from nas.models.generate import generate
 from nas.models.heads import last_token
@@ -43,8 +45,11 @@ def hyperparameters(job: Job) -> dict[str, float]:
 class Training(pl.LightningModule):
     """One job's training of a model, with running averages of its weights."""
 
-    def __init__(self, model: nn.Module, task: Task, job: Job, start: TrainingState | None) -> None:
+    def __init__(
+        self, model: nn.Module, task: Task, job: Job, start: TrainingState | None, time_limit: TimeLimit | None = None
+    ) -> None:
         super().__init__()
+        self._time_limit = time_limit or TimeLimit(None)
         self.model = model
         self.task = task
         self.job = job
@@ -62,13 +67,10 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, decaying matrices alone, with the moments of the checkpoint."""
-        chosen = hyperparameters(self.job)
-        matrices = [weight for weight in self.model.parameters() if weight.ndim >= 2]
-        others = [weight for weight in self.model.parameters() if weight.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": chosen["weight_decay"]}, {"params": others, "weight_decay": 0.0}],
-            lr=chosen["learning_rate"],
-            betas=(0.9, chosen["beta2"]),
+        optimizer = make_optimizer(
+            self.model,
+            hyperparameters(self.job),
+            width=self.job.candidate.architecture.width,
             # Lightning refuses to clip gradients before a fused step where the precision is mixed.
             fused=not str(self.trainer.precision).endswith("mixed"),
         )
@@ -84,13 +86,12 @@ class Training(pl.LightningModule):
         self._average = [before[name].detach().to(weights[name].device, copy=True) for name in names]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the learning rate of this step."""
+        """Sets the learning rate of this step, if there is time for it."""
+        self._time_limit.check(f"at step {self.taken}")
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = hyperparameters(self.job)["learning_rate"] * learning_rate_factor(
-                self.taken, self.job.schedule
-            )
+        peak = hyperparameters(self.job)["learning_rate"]
+        set_learning_rate(optimizer, peak * learning_rate_factor(self.taken, self.job.schedule))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""
@@ -112,11 +113,13 @@ class Training(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores one batch."""
+        self._time_limit.check(f"while scoring step {self.job.to_step}")
         self._metrics.update(*self._scored(batch))
 
     def answer(self, questions: Questions) -> None:
         """Generates the answers to a batch of questions, greedily, and scores them."""
         assert isinstance(self.model, Model)
+        self._time_limit.check(f"while answering after step {self.job.to_step}")
         inputs = questions.inputs.to(self.model.device)
         ended = [False] * len(questions.example_B)
         answers: list[list[int]] = [[] for _ in ended]

@@ -16,16 +16,17 @@ import torch
 from torch import nn
 
 from nas.cost.estimate import forward_flops, training_flops_per_token
-from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError
+from nas.errors import CheckpointError, DivergedError, InputError, OutOfMemoryError, TimedOutError
 from nas.files import Files
 from nas.measure.allocator import freed_memory_kept, freed_memory_returned
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
 from nas.measure.limit import MemoryLimit
 from nas.measure.module import EVALUATION_TOKENS, Batches, Training, hyperparameters
 from nas.measure.peak import Peak, release_memory
+from nas.measure.time_limit import TimeLimit
 from nas.measure.trainer import device_in_words, device_of, make_trainer, precision_in_words, quiet
 from nas.models.build import build
-from nas.records import Failure, Job, Measurement, Result, Split
+from nas.records import Failure, FailureKind, Job, Measurement, Result, Split
 from nas.space.architecture import Architecture
 from nas.specs.tasks import EFFECTIVE_CONTEXT, EFFECTIVE_SHARE
 from nas.tasks.base import StepShape, Task
@@ -42,6 +43,12 @@ _OUT_OF_MEMORY = (
     "cannot allocate memory",
     "not enough memory",
 )
+_OWN_ERRORS: Mapping[FailureKind, tuple[type[BaseException], ...]] = {
+    "diverged": (DivergedError,),
+    "timed_out": (TimedOutError,),
+    "out_of_memory": (torch.OutOfMemoryError, MemoryError, OutOfMemoryError),
+}
+_DEVICE_ERROR = "CUDA error"
 
 
 class TrainingEvaluator:
@@ -89,12 +96,17 @@ def classify(error: BaseException) -> Failure:
     """What kind of failure an exception is."""
     text = "".join(traceback.format_exception(error))
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, DivergedError):
-        return Failure(kind="diverged", reason=first_line, traceback=text)
-    is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemoryError)
-    if is_memory or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
-        return Failure(kind="out_of_memory", reason=first_line, traceback=text)
-    return Failure(kind="crashed", reason=f"{type(error).__name__}: {first_line}", traceback=text)
+    name = type(error).__name__
+    for kind, classes in _OWN_ERRORS.items():
+        if isinstance(error, classes):
+            return Failure(kind=kind, reason=first_line, traceback=text, error=name)
+    if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+        return Failure(kind="out_of_memory", reason=first_line, traceback=text, error=name)
+    # Disks, connections, and a device that no job can use any more.
+    is_machine = isinstance(error, OSError) or _DEVICE_ERROR in str(error)
+    return Failure(
+        kind="machine" if is_machine else "crashed", reason=f"{name}: {first_line}", traceback=text, error=name
+    )
 
 
 def training_flops(job: Job, task: Task) -> float:
@@ -137,11 +149,13 @@ def _flops_of_step(architecture: Architecture, shape: StepShape) -> float:
 
 
 def _train(job: Job, task: Task, limit: MemoryLimit, peak: Peak, start: float) -> Result:
+    # Nor is the time that the data took.
+    clock = TimeLimit(job.time_limit)
     files = Files(job.files)
     state = _starting_state(job, files)
     with limit.held():
         model = build(job.candidate.architecture, seed=job.seed)
-    module, batches = Training(model, task, job, state), Batches(task, job)
+    module, batches = Training(model, task, job, state, clock), Batches(task, job)
     trainer = make_trainer(
         dict(job.trainer),
         steps=job.to_step - job.from_step,

@@ -18,9 +18,10 @@ import pandas as pd
 from nas.errors import MissingExtraError, StudyError
 from nas.files import refuse_taken
 from nas.report.canvas import to_png, to_svg
+from nas.report.failures import failures_in_words
 from nas.report.plots import plot_context, plot_front, plot_hypervolume, plot_learning_curves
 from nas.report.series import context_curves, learning_curves, trials_of
-from nas.report.tables import failures_in_words, front_csv, front_records, front_table
+from nas.report.tables import front_csv, front_records, front_table
 from nas.report.wording import Grid, axis_label, grid, value_text
 from nas.store import Store, StoredStudy
 from nas.units import format_count

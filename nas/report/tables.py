@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.cost.figures import parameters
+from nas.report.failures import failures_in_words
 from nas.report.series import trials_of
 from nas.report.wording import Grid, grid, mixer_legend, mixer_letters, mixers_in_short, value_text
 from nas.store import Store, StoredStudy, StoredTrial
@@ -108,13 +109,6 @@ def status_table(store: Store) -> pd.DataFrame:
     frame.attrs["hidden"] = ("failures",)
     frame.attrs["notes"] = [] if rows else ["the store holds no study yet"]
     return frame
-
-
-def failures_in_words(trials: pd.DataFrame) -> str:
-    """Why trials failed, the most frequent reason first: "2× diverged: the loss is nan; …"."""
-    failed = trials[trials["state"] == "failed"]
-    counts = Counter(zip(failed["failure"], failed["reason"], strict=True))
-    return "; ".join(f"{count}× {kind.replace('_', ' ')}: {reason}" for (kind, reason), count in counts.most_common())
 
 
 def render_table(frame: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from nas.space.architecture import CHOICES, GLOBAL_KEYS, Architecture
 from nas.space.constraints import Count, Figure
 from nas.space.domains import Domain, Draw, Range
 from nas.space.layers import CROSS_KEYS, LAYER_KEYS, layer_keys, layer_rules, refusal
+from nas.space.learning_rate_rule import BASE_WIDTH, RULE
 from nas.space.space import Entry, Space
 from nas.space.values import at_place, check_value
 from nas.space.yaml_lines import Lines, Place
@@ -54,6 +55,9 @@ def check_space(space: Space, lines: Lines, places: Mapping[str, Place]) -> None
     for entry in space.entries:
         _check_entry(space, entry, lines, places[entry.prefix])
     for name, draw in space.training.items():
+        if name == BASE_WIDTH:
+            # Checked by the schema; no word of its own.
+            continue
         place = ("training", name)
         _check_plain(draw, lines, place)
         _check_values(name, draw, TRAINING_KEYS.get(name) or _unknown_training(name, lines), lines, place)
@@ -136,7 +140,7 @@ TRAINING_KEYS: Mapping[str, Key] = {
 
 
 def _unknown_training(name: str, lines: Lines) -> Key:
-    hint = did_you_mean(name, TRAINING_KEYS)
+    hint = did_you_mean(name, [*TRAINING_KEYS, RULE])
     raise SpaceError(f"{lines.at(('training', name))}: unknown key 'training.{name}': {hint}")
 
 

@@ -15,6 +15,7 @@ from nas.space.architecture import GLOBAL_KEYS
 from nas.space.check import check_space
 from nas.space.constraints import Constraint
 from nas.space.domains import Draw
+from nas.space.learning_rate_rule import training_draws
 from nas.space.schema import LAYERS_RULE, LayersWords, LayerWords, SpaceFile, Word, as_draw, validate
 from nas.space.space import Entry, Space
 from nas.space.yaml_lines import Lines, Place, is_file, load_yaml
@@ -68,7 +69,7 @@ def space_from_mapping(mapping: Mapping[str, Any], lines: Lines | None = None) -
         family=file.family,
         globals=drawn,
         entries=entries,
-        training={name: as_draw(words) for name, words in file.training.items()},
+        training=training_draws(file.training, lines),
         constraints=_constraints(file.constraints, lines),
         source=mapping,
     )

@@ -96,6 +96,11 @@ def _word_kind(value: object) -> str:
     return "draw" if isinstance(value, Mapping | DrawWords) else "scalar"
 
 
+def _training_kind(value: object) -> str:
+    # A rule has a name; which there are, and their keys, is for whoever reads it.
+    return "rule" if isinstance(value, Mapping) and "name" in value else _word_kind(value)
+
+
 def _layers_kind(value: object) -> str | None:
     return "mapping" if isinstance(value, Mapping) else "list" if isinstance(value, list) else None
 
@@ -104,6 +109,12 @@ def _layers_kind(value: object) -> str | None:
 Word = Annotated[
     Annotated[Any, AfterValidator(_scalar), Tag("scalar")] | Annotated[DrawWords, Tag("draw")],
     Discriminator(_word_kind),
+]
+TrainingWord = Annotated[
+    Annotated[Any, AfterValidator(_scalar), Tag("scalar")]
+    | Annotated[DrawWords, Tag("draw")]
+    | Annotated[dict[str, Any], Tag("rule")],
+    Discriminator(_training_kind),
 ]
 LAYERS_RULE = "must be a mapping of keys, or a list of such mappings (how many layers: depth)"
 LayerWords = dict[str, Word]
@@ -143,7 +154,7 @@ class SpaceFile(Words):
     embedding_norm: Word = False
     tied_embeddings: Word = True
     vocabulary: Word = None
-    training: dict[str, Word] = {}
+    training: dict[str, TrainingWord] = {}
     constraints: list[str] = []
 
 

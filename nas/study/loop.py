@@ -15,14 +15,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from nas.errors import InputError, KilledForMemoryError, StudyError
+from nas.errors import InputError, StudyError
 from nas.files import Files
 from nas.objectives import known_values
 from nas.pareto import hypervolume
-from nas.records import Candidate, Decision, Failure, FailureKind, Job, Result
+from nas.records import Candidate, Decision, Failure, Job, Result
 from nas.search.mirror import Mirror, Suggestion
 from nas.specs.base import Value
 from nas.store import MemoryFigure, Store, StoredStudy, StoredTrial
+from nas.study.ending import Ending
+from nas.study.faults import Faults, ended_in_words, failure_of, lesson
 from nas.study.interrupts import Interrupts
 from nas.study.memory import TrainingMemory
 from nas.study.plan import Plan, axes, violations
@@ -34,10 +36,9 @@ from nas.units import format_bytes
 # Draws in a row that bring nothing new before unseen candidates are taken straight from the space.
 FRUITLESS_DRAWS = 200
 UNSEEN_TRIES = 20_000
-# A job whose worker died is submitted again so often.
-RETRIES = 2
-# So many candidates that run out of memory one after the other say that the limit is wrong, not they.
-MOST_OUT_OF_MEMORY = 20
+# Seconds beyond its time limit after which a job that did not end of itself is stopped: data is read first, and a
+# step or a checkpoint is finished.
+GRACE_SECONDS = 60.0
 STARTED = ("running", "paused", "complete", "failed")
 
 
@@ -48,6 +49,10 @@ class Executor(Protocol):
 
     def submit(self, job: Job) -> Future[Result]:
         """The future of a job; a slot must be free."""
+        ...
+
+    def stop_overdue(self, future: Future[Result], seconds: float) -> None:
+        """Ends a job that has run for longer, if the executor can; it then fails with TimedOutError."""
         ...
 
     def close(self) -> None:
@@ -67,7 +72,7 @@ class Loop:
         executor: where jobs run.
         report: called at every event.
         interrupts: whether the user asked to stop.
-        deadline: of time.monotonic(), after which no further job is submitted.
+        ending: when no further job is submitted, and why.
     """
 
     plan: Plan
@@ -77,23 +82,25 @@ class Loop:
     executor: Executor
     report: Callable[[Progress], None]
     interrupts: Interrupts
-    deadline: float | None = None
+    ending: Ending = field(default_factory=Ending)
     _trials: dict[int, StoredTrial] = field(default_factory=dict)
     _active: dict[Future[Result], tuple[StoredTrial, Job]] = field(default_factory=dict)
-    _deaths: dict[int, list[BaseException]] = field(default_factory=dict)
-    _out_of_memory: int = 0
     _duplicates: int = 0
-    _target: int = 0
+    _target: int | None = None
     _begun: float = field(default_factory=time.monotonic)
     _finished_here: int = 0
     _paused_here: int = 0
     _hypervolume: float | None = None
     _memory: TrainingMemory = field(init=False)
     _stopping: Stopping = field(init=False)
+    _faults: Faults = field(init=False)
     exhausted: bool = False
 
-    def run(self, target: int) -> None:
+    def run(self, target: int | None) -> str:
         """Trains until `target` candidates were started in total and all of them have ended or are paused.
+
+        Returns:
+            Why it ended.
 
         Raises:
             InputError: a job could not be done as asked; everything finished is kept.
@@ -101,6 +108,8 @@ class Loop:
         self._memory = TrainingMemory(self.plan, self.store)
         self._stopping = Stopping(self.plan, self.store, self.study)
         self._trials = {trial.number: trial for trial in self.store.trials(self.study)}
+        has_scored = any(trial.step for trial in self._trials.values())
+        self._faults = Faults(self._memory, self.plan.time_limit, has_scored)
         self._duplicates = self.study.duplicates
         self._target = target
         self._mend_front()
@@ -109,13 +118,17 @@ class Loop:
             self.interrupts.check()
             has_ended = self._fill_slots(waiting)
             if not self._active:
-                if has_ended:
-                    self._tell_paused()
-                return
+                if not has_ended:
+                    return self.ending.reason(self._trials.values())
+                self._tell_paused()
+                if self.exhausted:
+                    return "space exhausted: every feasible candidate was tried"
+                return f"all {target} candidates that were asked for have ended"
             with self.interrupts.let_through():
                 done, _ = wait(self._active, timeout=1.0, return_when=FIRST_COMPLETED)
             for future in done:
                 self._handle(future)
+            self._stop_overdue()
             self.say("")
 
     def _fill_slots(self, waiting: list[StoredTrial]) -> bool:
@@ -125,7 +138,7 @@ class Loop:
                 self._take_up(waiting.pop(0))
             elif (paused := self._stopping.next_resumed(self._trials.values())) is not None:
                 self._resume(*paused)
-            elif self._count(*STARTED) < self._target and not self.exhausted:
+            elif not self._has_all and not self.exhausted:
                 self.exhausted = not self._start_one()
             else:
                 return True
@@ -137,7 +150,11 @@ class Loop:
 
     @property
     def _is_late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+        return bool(self.ending.reason(self._trials.values()))
+
+    @property
+    def _has_all(self) -> bool:
+        return self._target is not None and self._count(*STARTED) >= self._target
 
     def _count(self, *states: str) -> int:
         return sum(trial.state in states for trial in self._trials.values())
@@ -217,8 +234,8 @@ class Loop:
         values = [earlier.values.get(objective.name) for objective in self.plan.objectives]
         if earlier.state == "complete" and None not in values:
             self.mirror.tell_complete(suggestion.number, [float(value) for value in values if value is not None])
-        elif earlier.state == "infeasible":
-            self.mirror.tell_infeasible(suggestion.number, {earlier.reason: 1.0}, self._placeholder(earlier.values))
+        elif learnt := lesson(earlier):
+            self.mirror.tell_infeasible(suggestion.number, learnt, self._placeholder(earlier.values))
         else:
             self.mirror.tell_failed(suggestion.number)
 
@@ -298,6 +315,12 @@ class Loop:
             future = self.executor.submit(job)
         self._active[future] = (trial, job)
 
+    def _stop_overdue(self) -> None:
+        """Stops jobs that hang: those within reach end of themselves, between two steps."""
+        for future, (_, job) in self._active.items():
+            if job.time_limit is not None:
+                self.executor.stop_overdue(future, job.time_limit + GRACE_SECONDS)
+
     def _next_job(self, trial: StoredTrial) -> Job:
         schedule = self.plan.schedule(trial.candidate.architecture)
         files = Files(self.store.files)
@@ -321,6 +344,7 @@ class Loop:
             trainer=self.plan.trainer,
             contexts=self.plan.contexts(trial.candidate.architecture) if has_curve else (),
             memory_limit=self.plan.memory_limit,
+            time_limit=None if self.plan.time_limit is None else max(self.plan.time_limit - trial.seconds, 0.0),
         )
 
     def _handle(self, future: Future[Result]) -> None:
@@ -332,15 +356,15 @@ class Loop:
         if isinstance(error, InputError):
             raise error
         if error is not None:
-            self._retry(trial, error)
+            self._fail(trial, failure_of(error), None)
             return
         result = future.result()
         if result.failure is not None:
-            self._end(trial, result.failure, result)
+            self._fail(trial, result.failure, result)
             return
         trial = self.store.record_result(trial, result, step=job.to_step)
         self._memory.took(trial, result)
-        self._out_of_memory = 0
+        self._faults.scored()
         contexts = (None, trial.candidate.architecture.max_context)
         measured = {found.metric: found.value for found in result.measurements if found.context in contexts}
         self._stopping.scored(trial, job.schedule.rung_steps.index(job.to_step), measured)
@@ -356,49 +380,27 @@ class Loop:
         self._complete(trial, measured)
         self._memory.completed(result)
 
-    def _retry(self, trial: StoredTrial, error: BaseException) -> None:
-        """The machine's fault: the job is run again, a stated number of times."""
-        deaths = self._deaths.setdefault(trial.number, [])
-        deaths.append(error)
-        if len(deaths) <= RETRIES:
-            self._submit(trial, event=f"starts again ({error})")
+    def _fail(self, trial: StoredTrial, failure: Failure, result: Result | None) -> None:
+        """A job came to nothing: it is run again, or its trial ends with what the sampler can learn of it."""
+        verdict = self._faults.judge(trial, failure, result)
+        if verdict.action == "again":
+            # When it is late, the next run does.
+            if not self._is_late:
+                self._submit(trial, event=f"starts again ({failure.reason})")
             return
-        # Once it may have been another process that took the memory.
-        always = all(isinstance(death, KilledForMemoryError) for death in deaths)
-        kind: FailureKind = "out_of_memory" if always else "crashed"
-        self._end(trial, Failure(kind=kind, reason=f"{error} ({len(deaths)} times)"), None)
-
-    def _end(self, trial: StoredTrial, failure: Failure, result: Result | None) -> None:
-        """A training that came to nothing; one that ran out of memory says where the device's limit lies."""
-        if failure.kind == "out_of_memory":
-            self._exclude(trial, failure, result)
-        else:
-            self._fail(trial, failure)
-
-    def _exclude(self, trial: StoredTrial, failure: Failure, result: Result | None) -> None:
-        failure, violation = self._memory.ran_out(trial.candidate, failure, result)
         if result is not None:
             self._memory.took(trial, result)
-        trial = self.store.exclude(trial, failure)
-        self.store.add_decision(trial, Decision("infeasible", failure.reason))
+        is_infeasible, reason = verdict.action == "infeasible", verdict.failure.reason
+        trial = (self.store.exclude if is_infeasible else self.store.fail)(trial, verdict.failure)
+        self.store.add_decision(trial, Decision("infeasible" if is_infeasible else "fail", reason))
         self._note(trial)
-        if trial.optuna_number is not None:
+        if trial.optuna_number is not None and verdict.violation:
             worst = self._placeholder(trial.values)
-            self.mirror.tell_infeasible(trial.optuna_number, {failure.reason: violation}, worst)
-        self.say(f"trial {trial.number} ran {failure.reason}")
-        self._out_of_memory += 1
-        if self._out_of_memory >= MOST_OUT_OF_MEMORY:
-            raise StudyError(
-                f"the last {self._out_of_memory} candidates all ran out of memory, the last for: {failure.reason}; "
-                "give a larger memory_limit or device, or limit train_peak_bytes in the space's constraints"
-            )
-
-    def _fail(self, trial: StoredTrial, failure: Failure) -> None:
-        trial = self.store.fail(trial, failure)
-        self._note(trial)
-        if trial.optuna_number is not None:
+            self.mirror.tell_infeasible(trial.optuna_number, {reason: verdict.violation}, worst)
+        elif trial.optuna_number is not None:
             self.mirror.tell_failed(trial.optuna_number)
-        self.say(f"trial {trial.number} failed: {failure.reason}")
+        self.say(f"trial {trial.number} {ended_in_words(verdict.failure) if is_infeasible else f'failed: {reason}'}")
+        self._faults.refuse_hopeless()
 
     def _complete(self, trial: StoredTrial, measured: Mapping[str, float]) -> None:
         values = {
@@ -432,12 +434,13 @@ class Loop:
         members = front_members(list(self._trials.values()), self.study)
         if not members:
             return
-        self._hypervolume = self._volume()
+        self._hypervolume, started = self._volume(), self._count(*STARTED)
+        self.ending.recorded(started, self._hypervolume)
         self.store.add_front(
             self.study,
             members=[trial.number for trial in members],
             hypervolume=self._hypervolume,
-            trials_done=self._count(*STARTED),
+            trials_done=started,
             tokens=sum(trial.tokens for trial in self._trials.values()),
         )
 
@@ -454,7 +457,9 @@ class Loop:
         elapsed = time.monotonic() - self._begun
         members = front_members(list(self._trials.values()), self.study)
         ended, ended_here = self._count("complete", "failed", "paused"), self._finished_here + self._paused_here
-        left = max(self._target - ended, 0) * elapsed / ended_here if ended_here else None
+        left = None
+        if ended_here and self._target is not None:
+            left = max(self._target - ended, 0) * elapsed / ended_here
         self.report(
             Progress(
                 event=event,

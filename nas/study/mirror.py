@@ -15,6 +15,7 @@ from nas.space.architecture import Architecture
 from nas.space.invert import assignments
 from nas.specs.base import Value
 from nas.store import Store, StoredStudy, StoredTrial
+from nas.study.faults import lesson
 from nas.study.plan import Plan, axis, violations
 from nas.study.standing import placeholder
 from nas.study.vocabularies import draws_of
@@ -91,13 +92,13 @@ def _mirrored(trial: StoredTrial, plan: Plan, worst: Sequence[float]) -> Mirrore
     """
     values = [trial.values.get(objective.name) for objective in plan.objectives]
     complete = trial.state == "complete" and None not in values
-    infeasible = worst if trial.state == "infeasible" else None
+    violations = lesson(trial)
     return Mirrored(
         ours=trial.number,
         number=trial.optuna_number,
         parameters=_parameters(trial, plan),
-        values=[float(value) for value in values if value is not None] if complete else infeasible,
-        violations={trial.reason: 1.0} if trial.state == "infeasible" else {},
+        values=[float(value) for value in values if value is not None] if complete else (worst if violations else None),
+        violations=violations,
         is_running=trial.state in ("running", "paused"),
     )
 

@@ -9,19 +9,22 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nas import catalog
 from nas.config import EarlyStoppingWords, SamplerWords, StudyConfig
 from nas.errors import StudyError
+from nas.limits import Stop
 from nas.measure.function import EvaluationFunction, FunctionEvaluator
-from nas.objectives import Objective, objective_limits
+from nas.objectives import Objective, check_direction, known_value, objective_limits
 from nas.pareto import Axis
 from nas.records import Evaluator, Schedule, TaskReference
 from nas.space.architecture import Architecture
 from nas.space.constraints import Constraint, Figure
 from nas.space.feasibility import Limit, Survey, limits_of, survey
 from nas.space.space import Drawn, Space
+from nas.specs import task_spec
 from nas.specs.tasks import EFFECTIVE_CONTEXT, TaskShape
 from nas.store import StoredObjective
 from nas.study.vocabularies import Cut, bind, joint_version, reference_with
@@ -49,9 +52,12 @@ class Plan:
         scores_curve: whether it is scored at them at every rung, since an objective needs them.
         trainer: arguments for lightning.Trainer.
         trials: asked for by the study file, or None.
+        stop: what ends the study besides.
+        step_flops: training FLOPs of one step of a candidate, or None for a user's own evaluator.
         cuts: the task with each vocabulary of a space that searches them; else none.
         budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
         memory_limit: bytes that training a candidate may take of its device, or None.
+        time_limit: seconds of wall time that a candidate may take to its last rung, or None.
         early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
         training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
@@ -70,9 +76,12 @@ class Plan:
     scores_curve: bool = False
     trainer: tuple[tuple[str, Any], ...] = ()
     trials: int | None = None
+    stop: Stop = field(default_factory=Stop)
+    step_flops: Callable[[Architecture], float] | None = None
     cuts: tuple[Cut, ...] = ()
     budget_limits: tuple[Limit, ...] = ()
     memory_limit: int | None = None
+    time_limit: float | None = None
     early_stopping: EarlyStoppingWords | None = None
     training_step: Callable[[Architecture], StepShape] | None = None
 
@@ -149,9 +158,12 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         scores_curve=any(objective.name == EFFECTIVE_CONTEXT for objective in config.objectives),
         trainer=config.trainer,
         trials=config.trials,
+        stop=config.stop,
+        step_flops=step_flops,
         cuts=cuts,
         budget_limits=tuple(config.budget_limits(step_flops)),
         memory_limit=config.memory_limit,
+        time_limit=config.time_limit,
         early_stopping=config.early_stopping,
         training_step=training_step,
     )
@@ -180,6 +192,8 @@ def plan_from_function(
     sampler: str,
     seed: int,
     memory_limit: int | None = None,
+    time_limit: float | None = None,
+    stop: Stop | None = None,
 ) -> Plan:
     """The plan of a user's own evaluator: any function of an architecture, with one rung.
 
@@ -196,6 +210,9 @@ def plan_from_function(
     measured = tuple(objective.name for objective in objectives if objective.known is None)
     if not measured:
         raise StudyError("at least one objective must be measured: leave out its 'known'")
+    metrics = {name: metric for task in catalog.TASKS for name, metric in task_spec(task).metrics.items()}
+    for objective in objectives:
+        check_direction(objective, metrics)
     resolved = {
         "name": name,
         "space": dict(space.source),
@@ -209,6 +226,10 @@ def plan_from_function(
     }
     if memory_limit is not None:
         resolved["memory_limit"] = memory_limit
+    if time_limit is not None:
+        resolved["time_limit"] = time_limit
+    if stop is not None and stop.is_set:
+        resolved["stop"] = stop.to_mapping()
     return Plan(
         name=name,
         space=space,
@@ -221,6 +242,8 @@ def plan_from_function(
         shape=None,
         schedule=lambda architecture: Schedule(tokens_per_step=1, rung_steps=(1,)),
         memory_limit=memory_limit,
+        time_limit=time_limit,
+        stop=stop or Stop(),
     )
 
 
@@ -246,7 +269,7 @@ def stored_objectives(plan: Plan, draws: Sequence[Architecture]) -> tuple[Stored
         if objective.known is None:
             ideal, reference = objective.best, objective.worst
         else:
-            values = [float(objective.known(architecture)) for architecture in draws]
+            values = [known_value(objective, architecture) for architecture in draws]
             ends = (min(values), max(values)) if objective.direction == "minimize" else (max(values), min(values))
             limit = _limit(objective, plan.space)
             ideal, reference = ends[0], ends[1] if limit is None else limit

@@ -14,7 +14,7 @@ class Progress:
 
     Attributes:
         event: what just happened, in words; "" for a tick.
-        target: candidates asked for.
+        target: candidates asked for; None where something else ends the study.
         complete, running, failed, infeasible, duplicates, paused: candidates or draws so far.
         seconds: since this run began.
         seconds_left: estimated; None before anything is known.
@@ -23,7 +23,7 @@ class Progress:
     """
 
     event: str
-    target: int
+    target: int | None
     complete: int
     running: int
     failed: int

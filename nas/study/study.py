@@ -7,8 +7,8 @@ from it reports and checkpoints.
 from __future__ import annotations
 
 import pickle
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from nas.config import (
 )
 from nas.errors import InputError, StoreError, StudyError, did_you_mean
 from nas.files import Files
+from nas.limits import Stop, parse_stop, parse_time
 from nas.objectives import Objective
 from nas.space.space import Space
 from nas.store import Store, StoredObjective, StoredStudy, StoredTrial
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas.measure.function import EvaluationFunction
+    from nas.study.ending import Ending
     from nas.study.loop import Executor
     from nas.study.plan import Plan
     from nas.study.progress import Progress
 
 DEFAULT_STORE = "sqlite:///nas.db"
 # What a resolved study holds beside the words of its file: what was found when it was made, and when it was run last.
-FOUND_KEYS = ("data_version", "device_memory_bytes")
+# Why the last run ended; left out while one is going on, or after a kill. And the seconds of all runs together.
+ENDED, SPENT = "ended", "run_seconds"
+FOUND_KEYS = ("data_version", "device_memory_bytes", ENDED, SPENT)
 
 
 class Study:
@@ -57,6 +61,9 @@ class Study:
         files: folder or fsspec URL for checkpoints; beside the database by default.
         memory_limit: what evaluating one architecture may take of its device beyond what the process
             holds already: "2 GiB" or bytes. One that takes more is infeasible.
+        time_limit: what evaluating one architecture may take: "10m" or seconds. One that takes longer is infeasible;
+            only in worker processes is it stopped.
+        stop: what ends the study besides its trials: {"time": "2h", "hypervolume": {"patience": 20, "growth": 0.01}}.
 
     Raises:
         InputError: a rule is broken; nothing is written.
@@ -74,6 +81,8 @@ class Study:
         seed: int = 0,
         files: str | None = None,
         memory_limit: float | str | None = None,
+        time_limit: float | str | None = None,
+        stop: Mapping[str, Any] | None = None,
     ) -> None:
         from nas.study.plan import plan_from_function
 
@@ -88,6 +97,8 @@ class Study:
             sampler=sampler,
             seed=seed,
             memory_limit=None if memory_limit is None else parse_memory_limit(memory_limit),
+            time_limit=None if time_limit is None else parse_time(time_limit),
+            stop=parse_stop(stop),
         )
         self._url, self._files = store, files
         self._store: Store | None = None
@@ -152,6 +163,8 @@ class Study:
         *,
         trials: int | None = None,
         seconds: float | None = None,
+        tokens: float | None = None,
+        flops: float | None = None,
         workers: int = 0,
         dask: str | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -161,6 +174,9 @@ class Study:
         Args:
             trials: distinct candidates to train, in total over all runs; as the study says by default.
             seconds: after which nothing new is begun; what runs is finished up to its next rung.
+            tokens: of training, of all trials over all runs, after which nothing new is begun; in place of the
+                study's `stop.tokens`.
+            flops: of training, likewise.
             workers: processes of this machine; 0 trains in this one.
             dask: address of a Dask scheduler, whose workers train instead.
             progress: called at every event.
@@ -171,9 +187,11 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study in the store differs; nothing is written.
         """
+        from nas.study.ending import Ending, check_stop
         from nas.study.interrupts import noted
         from nas.study.loop import Loop
         from nas.study.mirror import adapter_of, open_mirror
+        from nas.study.plan import axes
 
         if trials is not None and trials < 1:
             raise StudyError(f"trials must be at least 1, not {trials}")
@@ -187,25 +205,27 @@ class Study:
             from nas.study.device import on_device
 
             plan = on_device(plan, self._config, workers)
-        target = trials or plan.trials or _stored_trials(earlier)
-        if target is None:
-            raise StudyError("how many candidates? give trials=")
-        deadline = None if seconds is None else time.monotonic() + seconds
+        stop = plan.stop.with_limits(tokens=tokens, flops=flops)
+        target = trials or plan.trials or (None if stop.is_set else _stored_trials(earlier))
+        if target is None and seconds is None and not stop.is_set:
+            raise StudyError("how many candidates? give trials=, or what ends the study: stop=, tokens= or flops=")
         # Whatever can be wrong with the input is found before anything is written.
         adapter_of(plan)
         if self._files is not None:
             Files(self._files)
         objectives = self._scaled(plan, earlier)
+        check_stop(plan, stop, has_scale=axes(objectives if earlier is None else earlier.objectives) is not None)
         executor = _executor(plan, workers, dask)
         try:
-            stored = self._enter(plan, earlier, target, objectives)
+            stored = self._enter(plan, earlier, target, stop, objectives)
+            ending = Ending.of(self.store, stored, stop, seconds)
             with noted() as interrupts, interrupts.held(), self.store.driving(stored):
                 mirror = open_mirror(plan, self.store, stored)
                 try:
-                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, deadline)
-                    loop.run(target)
-                    if loop.exhausted:
-                        loop.say("space exhausted: every feasible candidate was tried")
+                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, ending)
+                    with self._ended(stored, ending) as why:
+                        why.append(loop.run(target))
+                        loop.say(f"the run ends: {why[-1]}")
                 finally:
                     mirror.close()
         finally:
@@ -346,13 +366,24 @@ class Study:
         return stored_objectives(plan, survey.feasible) if earlier is None else ()
 
     def _enter(
-        self, plan: Plan, earlier: StoredStudy | None, target: int, objectives: Sequence[StoredObjective]
+        self,
+        plan: Plan,
+        earlier: StoredStudy | None,
+        target: int | None,
+        stop: Stop,
+        objectives: Sequence[StoredObjective],
     ) -> StoredStudy:
         """The study's row, made on the first run."""
         from nas.measure.environment import current_environment
         from nas.study.device import with_memory
 
-        resolved = {**plan.resolved, "trials": target}
+        resolved = dict(plan.resolved)
+        if target is not None:
+            resolved["trials"] = target
+        if stop.is_set:
+            resolved["stop"] = stop.to_mapping()
+        if earlier is not None and SPENT in earlier.resolved:
+            resolved[SPENT] = earlier.resolved[SPENT]
         if earlier is None:
             self._opened(create=True)
             stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
@@ -361,6 +392,19 @@ class Study:
         self.store.add_environment(stored, with_memory(current_environment(), resolved))
         return stored
 
+    @contextmanager
+    def _ended(self, stored: StoredStudy, ending: Ending) -> Iterator[list[str]]:
+        """Keeps why a run ended, and how long it took; the reason is what was put into the list last."""
+        why = ["it was stopped"]
+        try:
+            yield why
+        except Exception as error:
+            why.append(f"an error: {(str(error) or type(error).__name__).splitlines()[0]}")
+            raise
+        finally:
+            now = self.store.study(self.name).resolved
+            self.store.update_resolved(stored, {**now, ENDED: why[-1], SPENT: ending.spent + ending.elapsed})
+
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a resolved study that a study file has too."""
@@ -368,7 +412,8 @@ def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _stored_trials(earlier: StoredStudy | None) -> int | None:
-    return None if earlier is None else int(earlier.resolved["trials"])
+    trials = None if earlier is None else earlier.resolved.get("trials")
+    return None if trials is None else int(trials)
 
 
 def _executor(plan: Plan, workers: int, dask: str | None) -> Executor:

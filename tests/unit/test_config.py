@@ -429,6 +429,8 @@ def test_the_resolved_study_is_plain_and_gives_the_same_study_back(
     [
         ({}, []),
         ({"trials": "trials: 100"}, []),
+        ({"trials": "stop: {tokens: 1e9, hypervolume: {patience: 5}}"}, []),
+        ({"trials": "trials: 8\ntime_limit: 10m"}, []),
         ({"seed": "seed: 4"}, ["seed"]),
         ({"budget": "budget: {tokens: 81_920, rungs: 2, tokens_per_step: 1024}"}, ["budget.rungs", "budget.tokens"]),
         ({"task": "task: {name: recall, length: 32, pairs: 4}"}, ["task.length"]),

@@ -107,7 +107,8 @@ def test_a_job_that_continues_or_tests_needs_a_checkpoint_and_goes_forward(chang
 
 
 @pytest.mark.parametrize(
-    ("kind", "blames"), [("diverged", True), ("out_of_memory", True), ("timed_out", False), ("crashed", False)]
+    ("kind", "blames"),
+    [("diverged", True), ("out_of_memory", True), ("timed_out", True), ("crashed", True), ("machine", False)],
 )
-def test_only_divergence_and_memory_are_the_candidates_fault(kind: Any, blames: bool) -> None:
+def test_a_fault_of_the_machine_alone_is_not_the_candidates(kind: Any, blames: bool) -> None:
     assert Failure(kind=kind, reason="").blames_candidate is blames

@@ -31,13 +31,19 @@ def test_what_it_returns_is_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("returned", "words"),
-    [({"qualty": 1.0}, "did you mean 'qualty'"), ({"quality": float("nan")}, "finite"), (3.0, "mapping")],
+    ("returned", "words", "kind"),
+    [
+        ({"qualty": 1.0}, "did you mean 'qualty'", "crashed"),
+        ({"quality": float("nan")}, "finite", "diverged"),
+        ({"quality": None}, "None for 'quality': it must be a number", "crashed"),
+        ({"quality": 1.0, "note": "good"}, "'good' for 'note': it must be a number", "crashed"),
+        (3.0, "mapping", "crashed"),
+    ],
 )
-def test_a_wrong_answer_fails_the_trial_with_its_reason(returned: object, words: str) -> None:
+def test_a_wrong_answer_fails_the_trial_with_its_reason(returned: object, words: str, kind: str) -> None:
     result = FunctionEvaluator(lambda found: returned, ("quality",)).evaluate(JOB)  # type: ignore[arg-type,return-value]
     assert result.failure is not None and words in result.failure.reason
-    assert result.failure.kind == "crashed"
+    assert result.failure.kind == kind
 
 
 def test_what_it_raises_is_a_failed_trial_with_its_traceback() -> None:

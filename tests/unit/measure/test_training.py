@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nas.cost.estimate import training_flops_per_token
-from nas.errors import CheckpointError
+from nas.errors import CheckpointError, DivergedError, TimedOutError
 from nas.files import Files
 from nas.measure.checkpoints import read_checkpoint
 from nas.measure.peak import process_memory
@@ -118,10 +118,25 @@ def test_a_loss_that_is_no_number_is_the_candidates_fault(corpus: TaskReference,
         (RuntimeError("std::bad_alloc"), "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (ZeroDivisionError("division by zero"), "crashed"),
+        (DivergedError("the loss is nan"), "diverged"),
+        (TimedOutError("stopped at step 3"), "timed_out"),
+        (OSError(28, "No space left on device"), "machine"),
+        (ConnectionResetError("the share is gone"), "machine"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "machine"),
     ],
 )
 def test_failures_are_classified(error: Exception, kind: str) -> None:
-    assert classify(error).kind == kind
+    failure = classify(error)
+    assert failure.kind == kind and failure.error == type(error).__name__
+
+
+def test_a_training_that_takes_too_long_ends_between_two_steps(corpus: TaskReference, tmp_path: Path) -> None:
+    job = replace(job_for(corpus, tmp_path / "files"), time_limit=0.0)
+    result = TrainingEvaluator().evaluate(job)
+    assert result.failure is not None and result.failure.kind == "timed_out"
+    assert result.failure.reason == "stopped at step 0" and not result.measurements
+    ample = TrainingEvaluator().evaluate(replace(job, to_step=3, time_limit=3600.0))
+    assert ample.failure is None
 
 
 def test_a_damaged_checkpoint_is_an_input_error(corpus: TaskReference, tmp_path: Path) -> None:

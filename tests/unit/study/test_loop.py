@@ -15,7 +15,7 @@ from nas import Architecture, Objective, Space, Study
 from nas.errors import KilledForMemoryError, StoreError, StudyError, WorkerError
 from nas.executors.inline import InlineExecutor
 from nas.records import Job, Result
-from nas.study.loop import RETRIES
+from nas.study.faults import RETRIES
 from nas.study.progress import Progress
 
 SPACE = {
