@@ -14,6 +14,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +40,24 @@ SPACE: Mapping[str, Any] = {
     "family": "decoder",
     "width": {"choice": [24, 48]},
     "depth": {"choice": [1, 2, 3]},
-    "max_context": 64,
     "layers": {
         "mixer": {"choice": ["full", "sliding_window", "delta", "gated_conv"], "per": "layer"},
         "heads": 2,
         "kv_heads": 1,
-        "window": 16,
+        "window": 8,
         "conv": 0,
         "mlp_ratio": 2,
     },
-    "training": {"learning_rate": {"choice": [3e-3, 1e-2, 3e-2]}},
+    "training": {"learning_rate": {"choice": [1.5e-3, 5e-3, 1.5e-2]}},
 }
-TASKS: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "recall": ({"name": "recall", "vocabulary": 32, "length": 64, "pairs": 8}, "recall_accuracy"),
-    "sotu": ({"name": "language_modeling", "corpus": "sotu", "evaluation_bytes": 32_768}, "bits_per_byte"),
+# Name -> the task, the context that candidates are made for, and what is measured.
+TASKS: Mapping[str, tuple[Mapping[str, Any], int, str]] = {
+    "recall": (
+        {"name": "recall", "vocabulary": 64, "length": 32, "pairs": 8, "evaluation_examples": 512},
+        32,
+        "recall_accuracy",
+    ),
+    "sotu": ({"name": "language_modeling", "corpus": "sotu", "evaluation_bytes": 16_384}, 64, "bits_per_byte"),
 }
 
 
@@ -103,10 +108,10 @@ class Training:
 
 def study_words(name: str) -> dict[str, Any]:
     """The study of a table, as its file would say it."""
-    task, measured = TASKS[name]
+    task, context, measured = TASKS[name]
     return {
         "name": f"table_{name}",
-        "space": dict(SPACE),
+        "space": {**SPACE, "max_context": context},
         "task": dict(task),
         "objectives": [measured, MEMORY],
         "budget": {"tokens": STEPS * TOKENS_PER_STEP, "rungs": RUNGS, "tokens_per_step": TOKENS_PER_STEP},
@@ -161,7 +166,8 @@ def wanted(plans: Sequence[TablePlan], scores: Mapping[Training, float]) -> Iter
         plans: of the tables.
         scores: of what is done: the measured objective at the last rung; NaN where the training failed.
     """
-    grid = [Training(plan.name, key, seed) for seed in SEEDS for plan in plans for key in plan.candidates]
+    turns = list(zip_longest(*([(plan.name, key) for key in plan.candidates] for plan in plans)))
+    grid = [Training(*place, seed) for seed in SEEDS for turn in turns for place in turn if place is not None]
     missing = [training for training in grid if training not in scores]
     yield from missing
     if missing:

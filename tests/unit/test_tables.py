@@ -19,13 +19,14 @@ from nas.records import Schedule, TaskReference
 from nas.space import Space
 from nas.specs.tasks import TaskShape
 
+WORDS = {**SPACE, "max_context": 32}
 SHAPE = TaskShape(vocabulary=64, head="causal_lm")
 MACHINE = {"processor": "one", "cores": 2}
 
 
 @pytest.fixture(scope="module")
 def plan() -> TablePlan:
-    space = Space.from_mapping({**SPACE, "depth": {"choice": [1, 2]}, "width": 24})
+    space = Space.from_mapping({**WORDS, "depth": {"choice": [1, 2]}, "width": 24})
     return TablePlan(
         name="small",
         words={"budget": {"tokens": 4096, "rungs": 3, "tokens_per_step": 1024}},
@@ -64,7 +65,7 @@ def whole_grid(plan: TablePlan) -> Done:
 
 
 def test_the_grid_of_the_shipped_space_has_every_draw_once() -> None:
-    space = Space.from_mapping(SPACE)
+    space = Space.from_mapping(WORDS)
     grid = grid_of(space, SHAPE)
     widths, rates = len(SPACE["width"]["choice"]), len(SPACE["training"]["learning_rate"]["choice"])
     assert len(grid) == (4 + 4**2 + 4**3) * widths * rates >= 400
@@ -82,6 +83,7 @@ def test_the_first_seed_of_all_tables_comes_before_the_second_of_any(plan: Table
     seeds = [training.seed for training in order]
     assert seeds == sorted(seeds)
     assert len(set(order)) == len(order) == 2 * len(plan.candidates) * len(SEEDS)
+    assert [training.table for training in order[:4]] == ["small", "other", "small", "other"]
 
 
 def test_what_is_done_is_not_wanted_again(plan: TablePlan) -> None:
@@ -225,6 +227,6 @@ def test_a_table_of_another_format_is_refused(plan: TablePlan, tmp_path: Path) -
 def test_the_memory_of_the_shipped_space_tells_its_networks_apart() -> None:
     from nas.space.constraints import Figure
 
-    grid = grid_of(Space.from_mapping(SPACE), SHAPE)
+    grid = grid_of(Space.from_mapping(WORDS), SHAPE)
     memory = Figure.parse(MEMORY)
     assert len({float(memory(candidate.architecture)) for candidate, _ in grid.values()}) >= 50
