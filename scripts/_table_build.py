@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from _table_plan import TablePlan, Training, wanted
 from _table_rows import Done, Trained, append, final_scores, mend, read_done
@@ -75,18 +75,18 @@ def build(
     return done
 
 
-def environment_in_words() -> str:
-    """Versions, processor and commit, for the file beside a table."""
+def environment_in_words(processes: int) -> str:
+    """Versions, machine and commit, for the file beside a table.
+
+    Args:
+        processes: trainings at a time, of one thread each.
+    """
     from nas.measure.environment import current_environment
 
     found = current_environment()
     versions = ", ".join(f"{name} {found.versions[name]}" for name in ("context-nas", "torch", "lightning", "python"))
-    return f"{versions}, {found.device}, {processor()}, commit {found.git_commit or 'unknown'}"
-
-
-def machine(processes: int) -> dict[str, Any]:
-    """What the file beside a table says of the machine."""
-    return {"processor": processor(), "cores": os.cpu_count(), "processes": processes, "threads_of_a_process": 1}
+    where = f"{processor()} of {os.cpu_count()} cores, {processes} processes of 1 thread"
+    return f"{versions}, {where}, commit {found.git_commit or 'unknown'}"
 
 
 def processor() -> str:
@@ -141,7 +141,7 @@ def _pool(plans: Sequence[TablePlan], processes: int) -> Iterator[ProcessPoolExe
         processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_prepare,
-        initargs=(tuple(plans),),
+        initargs=(tuple(plans), processes),
     )
     try:
         yield pool
@@ -152,7 +152,7 @@ def _pool(plans: Sequence[TablePlan], processes: int) -> Iterator[ProcessPoolExe
             worker.kill()
 
 
-def _prepare(plans: tuple[TablePlan, ...]) -> None:
+def _prepare(plans: tuple[TablePlan, ...], processes: int) -> None:
     """Runs once in each worker."""
     # Ctrl-C reaches the whole process group; this process's parent alone decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -161,7 +161,7 @@ def _prepare(plans: tuple[TablePlan, ...]) -> None:
 
     torch.set_num_threads(1)
     global _environment
-    _environment = environment_in_words()
+    _environment = environment_in_words(processes)
     _plans.update({plan.name: plan for plan in plans})
 
 

@@ -32,7 +32,7 @@ FORMAT = 1
 # Columns behind those of the parameters and before those of the scores, and the ones that follow.
 FIRST_COLUMNS = ("key",)
 RUNG_COLUMNS = ("memory_bytes", "seed", "rung", "tokens")
-LAST_COLUMNS = ("train_seconds", "evaluate_seconds", "job_seconds", "flops", "failure")
+LAST_COLUMNS = ("train_seconds", "evaluate_seconds", "job_seconds", "flops", "environment", "failure")
 
 Row = Mapping[str, str]
 

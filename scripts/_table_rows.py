@@ -106,7 +106,7 @@ def final_scores(done: Done, measured: Mapping[str, str]) -> dict[Training, floa
     }
 
 
-def write_table(plan: TablePlan, done: Done, path: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
+def write_table(plan: TablePlan, done: Done, path: Path) -> dict[str, Any]:
     """Writes a table and the file beside it; returns what the latter states."""
     mine = sorted((found for training, found in done.items() if training.table == plan.name), key=_order)
     names = [parameter.name for parameter in plan.space.parameters]
@@ -115,9 +115,10 @@ def write_table(plan: TablePlan, done: Done, path: Path, machine: Mapping[str, A
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
+    environments = _environments(mine)
     for found in mine:
-        writer.writerows(_rows(plan, found))
-    header = _header(plan, mine, machine)
+        writer.writerows(_rows(plan, found, environments.index(found.environment)))
+    header = _header(plan, mine)
     path.parent.mkdir(parents=True, exist_ok=True)
     # No time of writing inside: equal tables are equal files.
     _replace(path, gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0))
@@ -137,10 +138,15 @@ def read_recorded(plan: TablePlan, path: Path) -> Done:
     for row in read_rows(path):
         if row["key"] in plan.candidates:
             by_training.setdefault(Training(plan.name, row["key"], int(row["seed"])), []).append(row)
-    return {training: _recorded(training, rows, header["metrics"]) for training, rows in by_training.items()}
+    return {
+        training: _recorded(training, rows, header["metrics"], header["environments"])
+        for training, rows in by_training.items()
+    }
 
 
-def _recorded(training: Training, rows: Sequence[Mapping[str, str]], metrics: Sequence[str]) -> Trained:
+def _recorded(
+    training: Training, rows: Sequence[Mapping[str, str]], metrics: Sequence[str], environments: Sequence[str]
+) -> Trained:
     rungs = tuple(
         Rung(
             tokens=int(row["tokens"]),
@@ -153,13 +159,18 @@ def _recorded(training: Training, rows: Sequence[Mapping[str, str]], metrics: Se
         for row in rows
         if not row["failure"]
     )
-    return Trained(training=training, rungs=rungs, failure=rows[-1]["failure"], environment="recorded")
+    return Trained(
+        training=training,
+        rungs=rungs,
+        failure=rows[-1]["failure"],
+        environment=environments[int(rows[-1]["environment"])],
+    )
 
 
-def _rows(plan: TablePlan, found: Trained) -> Iterator[dict[str, Any]]:
+def _rows(plan: TablePlan, found: Trained, environment: int) -> Iterator[dict[str, Any]]:
     key, seed = found.training.key, found.training.seed
     params = {name: str(value) for name, value in plan.candidates[key][1].items()}
-    same = {"key": key, **params, "memory_bytes": f"{plan.memory(key):.0f}", "seed": seed}
+    same = {"key": key, **params, "memory_bytes": f"{plan.memory(key):.0f}", "seed": seed, "environment": environment}
     for place, rung in enumerate(found.rungs):
         values = {name: value for name, value in asdict(rung).items() if name != "scores"}
         yield {**same, "rung": place + 1, **values, **rung.scores, "flops": f"{rung.flops:.6g}"}
@@ -168,7 +179,7 @@ def _rows(plan: TablePlan, found: Trained) -> Iterator[dict[str, Any]]:
         yield {**same, "rung": place + 1, "tokens": plan.rung_tokens[place], "failure": found.failure}
 
 
-def _header(plan: TablePlan, mine: Sequence[Trained], machine: Mapping[str, Any]) -> dict[str, Any]:
+def _header(plan: TablePlan, mine: Sequence[Trained]) -> dict[str, Any]:
     per_seed = Counter(found.training.seed for found in mine)
     scores = final_scores({found.training: found for found in mine}, {plan.name: plan.measured})
     is_grid = all(per_seed[seed] == len(plan.candidates) for seed in SEEDS)
@@ -193,11 +204,15 @@ def _header(plan: TablePlan, mine: Sequence[Trained], machine: Mapping[str, Any]
         "task": _task(plan),
         "shape": asdict(plan.shape),
         "space": dict(plan.space.source),
-        "machine": dict(machine),
-        "environments": dict(Counter(found.environment for found in mine)),
+        "environments": _environments(mine),
         "seconds": "of the processor, one thread",
         "job_seconds_total": round(sum(found.rungs[-1].job_seconds for found in mine if found.rungs), 1),
     }
+
+
+def _environments(mine: Sequence[Trained]) -> list[str]:
+    """Each once; a row of the table names one by its place."""
+    return sorted({found.environment for found in mine})
 
 
 def _task(plan: TablePlan) -> dict[str, Any]:
