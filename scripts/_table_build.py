@@ -7,9 +7,11 @@ alone writes; workers train, and leave with it however it ends. What a kill cuts
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import multiprocessing
 import os
 import platform
+import shutil
 import signal
 import threading
 import time
@@ -18,22 +20,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from multiprocessing import connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from _table_plan import TablePlan, Training, wanted
 from _table_rows import Done, Trained, append, final_scores, mend, read_done
 
 from nas.errors import StoreError
 
-if TYPE_CHECKING:
-    from io import TextIOWrapper
-
 TRAININGS = "trainings.jsonl"
+# Checkpoints lie in memory where the system has a folder for that.
+MEMORY_FOLDER = Path("/dev/shm")
 # What is frozen out of the collector's rounds must have been made first: by so many trainings.
 _WARM = 1
 
 _plans: dict[str, TablePlan] = {}
-_environment = ""
+_settings: dict[str, Any] = {}
 _done_here = 0
 
 
@@ -60,7 +61,7 @@ def build(
         StoreError: another process builds in this folder.
     """
     path, measured = folder / TRAININGS, {plan.name: plan.measured for plan in plans}
-    with _alone(folder), _pool(plans, processes) as pool:
+    with _alone(folder), _scratch(folder) as scratch, _pool(plans, processes, scratch) as pool:
         mend(path)
         done = {**recorded, **read_done(path)}
         begun, left = time.monotonic(), limit
@@ -124,7 +125,6 @@ def _in_words(trained: Trained, measured: Mapping[str, str]) -> str:
 def _alone(folder: Path) -> Iterator[None]:
     """Holds the folder; the system lets go of it when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    file: TextIOWrapper
     with (folder / "lock").open("w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -136,12 +136,25 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _pool(plans: Sequence[TablePlan], processes: int) -> Iterator[ProcessPoolExecutor]:
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for checkpoints, always the same of a folder of runs: what a kill left there is cleared away."""
+    digest = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    found = MEMORY_FOLDER / f"nas-table-{digest}" if os.access(MEMORY_FOLDER, os.W_OK) else folder / "scratch"
+    shutil.rmtree(found, ignore_errors=True)
+    found.mkdir(mode=0o700)
+    try:
+        yield found
+    finally:
+        shutil.rmtree(found, ignore_errors=True)
+
+
+@contextmanager
+def _pool(plans: Sequence[TablePlan], processes: int, scratch: Path) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(
         processes,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_prepare,
-        initargs=(tuple(plans), processes),
+        initargs=(tuple(plans), processes, scratch),
     )
     try:
         yield pool
@@ -152,7 +165,7 @@ def _pool(plans: Sequence[TablePlan], processes: int) -> Iterator[ProcessPoolExe
             worker.kill()
 
 
-def _prepare(plans: tuple[TablePlan, ...], processes: int) -> None:
+def _prepare(plans: tuple[TablePlan, ...], processes: int, scratch: Path) -> None:
     """Runs once in each worker."""
     # Ctrl-C reaches the whole process group; this process's parent alone decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -160,8 +173,7 @@ def _prepare(plans: tuple[TablePlan, ...], processes: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    global _environment
-    _environment = environment_in_words(processes)
+    _settings.update(environment=environment_in_words(processes), scratch=scratch)
     _plans.update({plan.name: plan for plan in plans})
 
 
@@ -177,7 +189,7 @@ def _train(training: Training) -> Trained:
     from _table_train import settle, train
 
     global _done_here
-    found = train(_plans[training.table], training, _environment)
+    found = train(_plans[training.table], training, **_settings)
     _done_here += 1
     if _done_here == _WARM:
         settle()

@@ -3,7 +3,7 @@
 In: a candidate of a `TablePlan` and a seed. Out: a `Trained`: what each rung scored and cost, or why it failed.
 
 Jobs go from rung to rung, as in a study, so that what stands in a table is what a study would have seen. Checkpoints
-lie in memory where the system has a folder for that, and are gone when the training is over.
+are gone when the training is over.
 
 Seconds are those of the process on its processor. It has one thread, so on a quiet machine they are the seconds of the
 clock, and beside other work they grow by far less than those.
@@ -12,7 +12,6 @@ clock, and beside other work they grow by far less than those.
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from _table_rows import Rung, Trained
 
 from nas.measure.train import TrainingEvaluator
 from nas.records import CheckpointReference, Job, Result
-
-MEMORY_FOLDER = Path("/dev/shm")
 
 
 @dataclass
@@ -55,23 +52,28 @@ class Clock(pl.Callback):
         _spent.evaluate += time.process_time() - _spent.started["evaluate"]
 
 
-def train(plan: TablePlan, training: Training, environment: str = "") -> Trained:
+def train(plan: TablePlan, training: Training, *, scratch: Path, environment: str = "") -> Trained:
     """Trains through all rungs; a failure is a result too.
 
     One that is not the candidate's own (the machine's, say) is tried once more before it counts.
+
+    Args:
+        plan: of the table.
+        training: one of its trainings.
+        scratch: folder for checkpoints while the training goes on.
+        environment: versions and machine, in words.
     """
-    found = _train(plan, training, environment)
+    found = _train(plan, training, scratch, environment)
     if found.failure and not found.blames_candidate:
-        found = _train(plan, training, environment)
+        found = _train(plan, training, scratch, environment)
     return found
 
 
-def _train(plan: TablePlan, training: Training, environment: str) -> Trained:
-    shared = str(MEMORY_FOLDER) if MEMORY_FOLDER.is_dir() and os.access(MEMORY_FOLDER, os.W_OK) else None
+def _train(plan: TablePlan, training: Training, scratch: Path, environment: str) -> Trained:
     rungs: list[Rung] = []
     begun, train_seconds, flops, from_step = time.process_time(), 0.0, 0.0, 0
     checkpoint: CheckpointReference | None = None
-    with tempfile.TemporaryDirectory(prefix="nas-table-", dir=shared) as files:
+    with tempfile.TemporaryDirectory(dir=scratch) as files:
         for step in plan.schedule.rung_steps:
             _spent.train = _spent.evaluate = 0.0
             result = TrainingEvaluator().evaluate(_job(plan, training, files, from_step, step, checkpoint))
