@@ -7,8 +7,8 @@ the memory that stand in the table.
 A row is one rung of one training: the candidate's key, the space's parameters (empty where the candidate lacks the
 layer), `memory_bytes` (the known objective), seed, rung from 1, tokens trained on, the task's metrics on the validation
 part; then seconds of the processor: of the steps up to there, of scoring at this rung, of everything up to there;
-training FLOPs up to there; the place of the environment in the file beside; and a failure with its reason, in the row of
-the rung that was not reached.
+training FLOPs up to there; the place of the environment in the file beside; and a failure with its reason, in the row
+of the rung that was not reached.
 
 A search can be replayed on it in milliseconds (Ying et al. 2019, NAS-Bench-101): the space is the one that
 the candidates were drawn from, so a sampler suggests as it would in a study, and the table answers with what
