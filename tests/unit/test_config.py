@@ -73,7 +73,7 @@ def test_a_study_says_what_its_file_says(folder: Path) -> None:
 
 def test_what_may_be_left_out_has_a_default(folder: Path) -> None:
     config = load(folder, sampler="", seed="", trainer="", budget="budget: {tokens: 1e6}")
-    assert (config.sampler.name, config.seed, config.trainer) == ("nsga2", 0, ())
+    assert (config.sampler.name, config.seed, config.trainer) == ("frontier", 0, ())
     assert config.budget.tokens == 1_000_000
     assert (config.budget.rungs, config.budget.tokens_per_step) == (1, 4096)
 
