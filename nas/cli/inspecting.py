@@ -41,6 +41,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """nas status, nas list"""
+    from nas.report.confirm import confirm_lines
     from nas.report.memory import correction_lines
     from nas.report.stopping import stopping_lines
     from nas.report.tables import render_table, status_table
@@ -53,7 +54,7 @@ def status(arguments: argparse.Namespace) -> int:
             for trial in store.trials(study, states=["infeasible"]):
                 if trial.failure is not None:
                     print(f"{study.name}: trial {trial.number} ran {trial.reason}")
-        for line in (*stopping_lines(store), *correction_lines(store)):
+        for line in (*stopping_lines(store), *confirm_lines(store), *correction_lines(store)):
             print(line)
     return 0
 
@@ -209,6 +210,8 @@ def _print_trial(trial: StoredTrial) -> None:
     architecture = trial.candidate.architecture
     print(f"trial {trial.number}: {trial.state} ({trial.reason})")
     print(f"  fingerprint  {architecture.fingerprint}, candidate {trial.candidate.key}, seed {trial.seed}")
+    if trial.role == "confirm":
+        print(f"  replicate    of the search's candidate, at {trial.budget:g}x the study's budget")
     for name, value in trial.values.items():
         shown = format_bytes(value) if name.partition("@")[0].endswith("_bytes") else f"{value:.5g}"
         print(f"  {name:<12} {shown}")

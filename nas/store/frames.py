@@ -33,7 +33,7 @@ INSTANT = "datetime64[us, UTC]"
 
 
 def trials(session: Session, study: StoredStudy, role: Role | None) -> pd.DataFrame:
-    """One row a trial of a role, or of both, with a column for each objective and `training.<name>` for each hyperparameter."""
+    """One row a trial of a role (None: of any): a column for each objective, `training.<name>` for hyperparameters."""
     values = _values(session, study)
     statement = (
         select(TrialRow, CandidateRow.training, ArchitectureRow)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nas.config import EarlyStoppingWords, SamplerWords, StudyConfig
+from nas.config import ConfirmWords, EarlyStoppingWords, SamplerWords, StudyConfig
 from nas.errors import StudyError
 from nas.measure.function import EvaluationFunction, FunctionEvaluator
 from nas.objectives import Objective, objective_limits
@@ -53,6 +53,7 @@ class Plan:
         budget_limits: what the budget excludes, for whoever asks how much is feasible; `schedule` refuses the same.
         memory_limit: bytes that training a candidate may take of its device, or None.
         early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
+        confirm: how the front is confirmed when the search is over, or None where it is not.
         training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
 
@@ -74,6 +75,7 @@ class Plan:
     budget_limits: tuple[Limit, ...] = ()
     memory_limit: int | None = None
     early_stopping: EarlyStoppingWords | None = None
+    confirm: ConfirmWords | None = None
     training_step: Callable[[Architecture], StepShape] | None = None
 
     def bind(self, drawn: Drawn) -> Architecture:
@@ -153,6 +155,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         budget_limits=tuple(config.budget_limits(step_flops)),
         memory_limit=config.memory_limit,
         early_stopping=config.early_stopping,
+        confirm=config.confirm,
         training_step=training_step,
     )
 
@@ -180,6 +183,7 @@ def plan_from_function(
     sampler: str,
     seed: int,
     memory_limit: int | None = None,
+    confirm: ConfirmWords | None = None,
 ) -> Plan:
     """The plan of a user's own evaluator: any function of an architecture, with one rung.
 
@@ -209,6 +213,8 @@ def plan_from_function(
     }
     if memory_limit is not None:
         resolved["memory_limit"] = memory_limit
+    if confirm is not None:
+        resolved["confirm"] = confirm.plain
     return Plan(
         name=name,
         space=space,
@@ -221,6 +227,7 @@ def plan_from_function(
         shape=None,
         schedule=lambda architecture: Schedule(tokens_per_step=1, rung_steps=(1,)),
         memory_limit=memory_limit,
+        confirm=confirm,
     )
 
 

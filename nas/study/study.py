@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from nas import catalog
 from nas.config import (
     CHANGEABLE,
+    ConfirmWords,
     StudyConfig,
     changed_keys,
     config_from_resolved,
     load_study_config,
+    parse_confirm,
     parse_memory_limit,
 )
 from nas.errors import InputError, StoreError, StudyError, did_you_mean
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas.measure.function import EvaluationFunction
+    from nas.search.mirror import Mirror
+    from nas.study.interrupts import Interrupts
     from nas.study.loop import Executor
     from nas.study.plan import Plan
     from nas.study.progress import Progress
@@ -49,7 +54,7 @@ class Study:
         name: in the store.
         space: to draw architectures from.
         evaluate: any importable function of an architecture that returns the measured objectives
-            by name.
+            by name; one with a parameter `seed` is given the seed of the training too.
         objectives: two or more; those with `known` are computed before anything is evaluated.
         sampler: a name of catalog.SAMPLERS.
         store: URL of the database; made when the study is first run.
@@ -57,6 +62,7 @@ class Study:
         files: folder or fsspec URL for checkpoints; beside the database by default.
         memory_limit: what evaluating one architecture may take of its device beyond what the process
             holds already: "2 GiB" or bytes. One that takes more is infeasible.
+        confirm: with how many further seeds the front is confirmed when the search is over; `evaluate` must take one.
 
     Raises:
         InputError: a rule is broken; nothing is written.
@@ -74,6 +80,7 @@ class Study:
         seed: int = 0,
         files: str | None = None,
         memory_limit: float | str | None = None,
+        confirm: int | Mapping[str, Any] | None = None,
     ) -> None:
         from nas.study.plan import plan_from_function
 
@@ -88,7 +95,10 @@ class Study:
             sampler=sampler,
             seed=seed,
             memory_limit=None if memory_limit is None else parse_memory_limit(memory_limit),
+            confirm=parse_confirm(confirm),
         )
+        if self._plan.confirm is not None:
+            _refuse_unconfirmable(self._plan, self._plan.confirm)
         self._url, self._files = store, files
         self._store: Store | None = None
 
@@ -156,7 +166,7 @@ class Study:
         dask: str | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> pd.DataFrame:
-        """Runs the study, or goes on with it, until its candidates are trained.
+        """Runs the study, or goes on with it, until its candidates are trained and, if asked, its front is confirmed.
 
         Args:
             trials: distinct candidates to train, in total over all runs; as the study says by default.
@@ -171,16 +181,12 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study in the store differs; nothing is written.
         """
-        from nas.study.interrupts import noted
         from nas.study.loop import Loop
-        from nas.study.mirror import open_mirror, sampler_class
+        from nas.study.mirror import sampler_class
 
         if trials is not None and trials < 1:
             raise StudyError(f"trials must be at least 1, not {trials}")
-        if workers < 0:
-            raise StudyError(f"workers must be 0 (this process) or more, not {workers}")
-        if workers and dask is not None:
-            raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
+        _refuse_workers(workers, dask)
         earlier = self._refuse_changes()
         plan = self._made_plan(earlier)
         if self._config is not None:
@@ -196,29 +202,100 @@ class Study:
         if self._files is not None:
             Files(self._files)
         objectives = self._scaled(plan, earlier)
+        if plan.confirm is not None:
+            _refuse_unconfirmable(plan, plan.confirm)
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, objectives)
-            with noted() as interrupts, interrupts.held(), self.store.driving(stored):
-                mirror = open_mirror(plan, self.store, stored)
-                try:
-                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, deadline)
-                    loop.run(target)
-                    if loop.exhausted:
-                        loop.say("space exhausted: every feasible candidate was tried")
-                finally:
-                    mirror.close()
+            with self._driving(plan, stored) as (mirror, interrupts):
+                loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, deadline)
+                loop.run(target)
+                if loop.exhausted:
+                    loop.say("space exhausted: every feasible candidate was tried")
+                if plan.confirm is not None and loop.finished:
+                    from nas.study.confirm import Confirmation
+
+                    Confirmation(
+                        plan,
+                        self.store,
+                        stored,
+                        plan.confirm,
+                        mirror,
+                        executor,
+                        progress or _ignore,
+                        interrupts,
+                        deadline,
+                    ).run()
+        finally:
+            executor.close()
+        return self.front()
+
+    def confirm(
+        self,
+        *,
+        seeds: int = 3,
+        budget: float | str = 1.0,
+        dominated: int | None = None,
+        seconds: float | None = None,
+        workers: int = 0,
+        dask: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> pd.DataFrame:
+        """Trains the members of the front with further seeds, or goes on with it, and scores their test part.
+
+        Nothing is trained twice: seeds that a member has already are counted.
+
+        Args:
+            seeds: of each member, beside the search's own: the study's seed + 1, + 2, ….
+            budget: of each training, in multiples of the study's: 1.0, 8.0 or "8x".
+            dominated: candidates off the front that are trained too, where the budget is above 1; 8 by default.
+            seconds: after which nothing new is begun.
+            workers: processes of this machine; 0 trains in this one.
+            dask: address of a Dask scheduler, whose workers train instead.
+            progress: called at every event.
+
+        Returns:
+            The front, as `front` gives it.
+
+        Raises:
+            InputError: a rule is broken, or the study has no front yet.
+        """
+        from nas.measure.environment import current_environment
+        from nas.study.confirm import Confirmation
+
+        given = {"seeds": seeds, "budget": budget if isinstance(budget, str) else f"{budget!r}x"}
+        words = parse_confirm(given if dominated is None else {**given, "dominated": dominated})
+        assert words is not None
+        _refuse_workers(workers, dask)
+        earlier = self._refuse_changes()
+        if earlier is None or not len(self.store.front(earlier)):
+            raise StudyError(f"study '{self.name}' has no front to confirm yet: run it first")
+        plan = self._made_plan(earlier)
+        _refuse_unconfirmable(plan, words)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        executor = _executor(plan, workers, dask)
+        try:
+            self.store.add_environment(earlier, current_environment())
+            with self._driving(plan, earlier) as (mirror, interrupts):
+                Confirmation(
+                    plan, self.store, earlier, words, mirror, executor, progress or _ignore, interrupts, deadline
+                ).run()
         finally:
             executor.close()
         return self.front()
 
     def front(self) -> pd.DataFrame:
-        """The last recorded front: trial, fingerprint and one column for each objective.
+        """The last recorded front: trial, fingerprint and one column for each objective, the values of that trial.
+
+        Where a member has replicates also, for each measured objective, `<name>_mean` and `<name>_sd` (standard
+        deviation) over all its seeds, and `seeds`, how many those are. The front is then that of the means.
 
         Raises:
             StoreError: the study was never run.
         """
-        return self.store.front(self.store.study(self.name))
+        from nas.report.spread import front_with_spread
+
+        return front_with_spread(self.store, self.store.study(self.name))
 
     def trial(self, number: int) -> StoredTrial:
         """One trial.
@@ -305,6 +382,19 @@ class Study:
         except StoreError:
             return None
 
+    @contextmanager
+    def _driving(self, plan: Plan, stored: StoredStudy) -> Iterator[tuple[Mirror, Interrupts]]:
+        """The study's lease, its mirror, and whoever notes that the user wants to stop."""
+        from nas.study.interrupts import noted
+        from nas.study.mirror import open_mirror
+
+        with noted() as interrupts, interrupts.held(), self.store.driving(stored):
+            mirror = open_mirror(plan, self.store, stored)
+            try:
+                yield mirror, interrupts
+            finally:
+                mirror.close()
+
     def _refuse_changes(self) -> StoredStudy | None:
         """The study's row, if it was run before; refuses to go on with a study that was edited."""
         names = self._stored_names()
@@ -360,6 +450,19 @@ class Study:
             stored = self.store.update_resolved(earlier, resolved)
         self.store.add_environment(stored, with_memory(current_environment(), resolved))
         return stored
+
+
+def _refuse_workers(workers: int, dask: str | None) -> None:
+    if workers < 0:
+        raise StudyError(f"workers must be 0 (this process) or more, not {workers}")
+    if workers and dask is not None:
+        raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
+
+
+def _refuse_unconfirmable(plan: Plan, words: ConfirmWords) -> None:
+    from nas.study.confirm import refuse_unconfirmable
+
+    refuse_unconfirmable(plan, words)
 
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
