@@ -23,7 +23,7 @@ from nas.report.spread import (
     measured_names,
     spread_of,
     spreads,
-    tested_spreads,
+    spreads_on_test_part,
 )
 from nas.store import Store, StoredStudy, StoredTrial
 from nas.units import format_count
@@ -92,7 +92,7 @@ def confirmed_table(store: Store, study: StoredStudy) -> pd.DataFrame:
     names = measured_names(study)
     replicates = store.trials(study, states=["complete"], role="confirm")
     searched = {trial.candidate.key: trial for trial in store.trials(study, states=["complete"])}
-    own, tested = spreads(store, study), tested_spreads(store, study)
+    own, tested = spreads(store, study), spreads_on_test_part(store, study)
     front = set(store.front(study)["trial"].tolist())
     rows: list[dict[str, Any]] = []
     groups: dict[tuple[float, int], list[StoredTrial]] = defaultdict(list)

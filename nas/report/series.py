@@ -64,7 +64,7 @@ def complete_points(store: Store, study: StoredStudy) -> pd.DataFrame:
     over_seeds = spreads(store, study)
     for name in names if over_seeds else []:
         own = list(zip(points["trial"], points[name], strict=True))
-        found = [over_seeds[trial] if trial in over_seeds else None for trial, _ in own]
+        found = [over_seeds.get(trial) for trial, _ in own]
         points[name] = [
             value if spread is None else spread.means.get(name, value)
             for spread, (_, value) in zip(found, own, strict=True)

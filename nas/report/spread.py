@@ -46,7 +46,7 @@ def spreads(store: Store, study: StoredStudy) -> dict[int, Spread]:
     }
 
 
-def tested_spreads(store: Store, study: StoredStudy) -> dict[int, Spread]:
+def spreads_on_test_part(store: Store, study: StoredStudy) -> dict[int, Spread]:
     """The same of the scores on the test part, over the trainings that were scored there."""
     groups = _by_key(store.trials(study, states=["complete"], role=None), budget=1.0)
     found = store.measurements(study)

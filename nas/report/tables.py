@@ -29,7 +29,7 @@ from nas.report.spread import (
     mean_column,
     measured_names,
     spreads,
-    tested_spreads,
+    spreads_on_test_part,
 )
 from nas.report.wording import Grid, grid, mixer_legend, mixer_letters, mixers_in_short, value_text
 from nas.store import Store, StoredStudy, StoredTrial
@@ -93,7 +93,7 @@ def front_records(store: Store, study: StoredStudy) -> list[dict[str, Any]]:
     and `mean` and `sd` of each measured objective over all of them; where the test part was scored, `test` holds the
     same of it.
     """
-    found, over_seeds, tested = [], spreads(store, study), tested_spreads(store, study)
+    found, over_seeds, tested = [], spreads(store, study), spreads_on_test_part(store, study)
     for row in front_with_spread(store, study).to_dict("records"):
         number = int(row["trial"])
         candidate = store.trial(study, number).candidate
