@@ -183,8 +183,15 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
         f"  objectives  {objectives}\n"
         f"  budget      {config.trials} candidates, rungs at steps {', '.join(map(str, schedule.rung_steps))} "
         f"of {schedule.tokens_per_step} tokens\n"
-        f"  sampler     {config.sampler.name}, seed {config.seed}"
+        f"  sampler     {config.sampler.name}, seed {config.seed}{_describe_confirm(config)}"
     )
+
+
+def _describe_confirm(config: StudyConfig) -> str:
+    words = config.confirm
+    if words is None:
+        return ""
+    return f"\n  confirm     the front, with {words.seeds} further seeds at {words.factor:g}x the budget"
 
 
 def _refuse_infeasible(space: Space, limits: list[Limit], path: Path) -> None:

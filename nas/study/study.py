@@ -181,6 +181,7 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study in the store differs; nothing is written.
         """
+        from nas.study.confirm import Confirmation
         from nas.study.loop import Loop
         from nas.study.mirror import sampler_class
 
@@ -213,8 +214,6 @@ class Study:
                 if loop.exhausted:
                     loop.say("space exhausted: every feasible candidate was tried")
                 if plan.confirm is not None and loop.finished:
-                    from nas.study.confirm import Confirmation
-
                     Confirmation(
                         plan,
                         self.store,
@@ -308,6 +307,8 @@ class Study:
     def best(self, metric: str, under: Mapping[str, float] | None = None) -> StoredTrial:
         """The complete trial that is best in one objective, within limits on others.
 
+        Where a trial has replicates, its mean over seeds counts.
+
         Args:
             metric: an objective.
             under: objective → the largest value allowed (the smallest, for one to maximise).
@@ -315,6 +316,8 @@ class Study:
         Raises:
             StudyError: an unknown objective, or no complete trial within the limits.
         """
+        from nas.report.spread import means
+
         study = self.store.study(self.name)
         directions = {found.name: found.direction for found in study.objectives}
         for name in (metric, *(under or {})):
@@ -322,20 +325,24 @@ class Study:
                 raise StudyError(f"'{name}' is no objective of study '{self.name}': {did_you_mean(name, directions)}")
         complete = self.store.trials(study, states=["complete"])
         signs = {name: 1.0 if direction == "minimize" else -1.0 for name, direction in directions.items()}
+        over_seeds = means(self.store, study)
+        values = {trial.number: {**trial.values, **over_seeds.get(trial.number, {})} for trial in complete}
         within = [
             trial
             for trial in complete
-            if all(signs[name] * trial.values[name] <= signs[name] * limit for name, limit in (under or {}).items())
+            if all(
+                signs[name] * values[trial.number][name] <= signs[name] * limit for name, limit in (under or {}).items()
+            )
         ]
         if not within:
             nearest = [
-                f"{name}={_exact(min(complete, key=lambda trial: signs[name] * trial.values[name]).values[name])}"
+                f"{name}={_exact(signs[name] * min(signs[name] * found[name] for found in values.values()))}"
                 for name in (under or {})
                 if complete
             ]
             hint = f"the nearest limit that has one: {', '.join(nearest)}" if nearest else "none is complete yet"
             raise StudyError(f"study '{self.name}' has no complete trial within the limits; {hint}")
-        return min(within, key=lambda trial: (signs[metric] * trial.values[metric], trial.number))
+        return min(within, key=lambda trial: (signs[metric] * values[trial.number][metric], trial.number))
 
     def export(self, trial: StoredTrial, folder: str | Path, *, format_name: str = "bundle") -> Path:
         """Writes a trained candidate as a checkpoint that runs elsewhere, scored on the test part now.
