@@ -191,7 +191,8 @@ def _describe_confirm(config: StudyConfig) -> str:
     words = config.confirm
     if words is None:
         return ""
-    return f"\n  confirm     the front, with {words.seeds} further seeds at {words.factor:g}x the budget"
+    seeds = f"{words.seeds} further seed{'s' if words.seeds > 1 else ''}"
+    return f"\n  confirm     the front, with {seeds} at {words.factor:g}x the budget"
 
 
 def _refuse_infeasible(space: Space, limits: list[Limit], path: Path) -> None:

@@ -180,7 +180,7 @@ def _front_lines(store: Store, study: StoredStudy, replicates: list[StoredTrial]
         )
     running = sum(trial.state in ("running", "paused") for trial in replicates)
     if running:
-        lines.append(f"{running} replicates are not finished: run the study again")
+        lines.append(f"{running} replicate{'s are' if running > 1 else ' is'} not finished: run the study again")
     flops, tokens = sum(trial.flops for trial in replicates), sum(trial.tokens for trial in replicates)
     if tokens:
         lines.append(

@@ -155,7 +155,7 @@ def _draw_front(axes: Axes, points: pd.DataFrame, pair: Pair, *, objectives: int
     axes.step(steps_x, steps_y, where=where, color=FRONT, linewidth=1.6, alpha=0.8)  # type: ignore[arg-type]
     label = "front (numbers are trials)" if objectives <= SHADOWLESS else f"front in all {objectives} objectives"
     axes.plot(members[pair.x.name], members[pair.y.name], "o", color=FRONT, markersize=7, label=label)
-    _draw_bars(axes, members, pair, FRONT, "bars: one standard deviation over seeds")
+    _draw_bars(axes, members, pair, FRONT, "sd over seeds")
     _label_points(axes, members, pair)
     if baseline is not None:
         _draw_baseline(axes, pair, baseline, visible=visible)

@@ -110,7 +110,7 @@ def test_replicates_that_came_to_nothing_are_named(store: Store, study: StoredSt
     made = store.add_replicate(
         study, store.trial(study, 2).candidate, seed=8, budget=1.0, known={MEMORY.name: 1.0}, reason=""
     )
-    assert any("1 replicates are not finished" in line for line in study_lines(store, study))
+    assert any("1 replicate is not finished" in line for line in study_lines(store, study))
     store.fail(made, Failure(kind="diverged", reason="the loss is nan"))
     lines = study_lines(store, study)
     assert lines == [f"replicate {made.number} of trial 2 (seed 8) failed: the loss is nan"]

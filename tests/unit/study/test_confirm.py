@@ -130,6 +130,7 @@ def test_the_front_is_that_of_the_means_and_says_how_far_seeds_differ(tmp_path: 
             assert row["loss"] == values[0] and row["loss_mean"] == pytest.approx(mean)
             assert row["loss_sd"] == pytest.approx(statistics.stdev(values))
         assert list(front["loss_mean"]) == sorted(front["loss_mean"])
+        assert study.best("loss").number == front["trial"].iloc[0] == min(points, key=lambda number: points[number][0])
         records = json.loads(json.dumps(front_records(study.store, stored)))
         assert [record["values"]["loss"] for record in records] == front["loss"].tolist()
         assert [record["mean"]["loss"] for record in records] == front["loss_mean"].tolist()
@@ -283,7 +284,7 @@ def test_pages_and_commands_show_the_uncertainty(
     with Store.open("mine.db") as store:
         page = write_report(store, "mine", tmp_path / "page").read_text()
     assert "Confirmation" in page and "loss_sd" in (tmp_path / "page" / "front.csv").read_text()
-    assert "bars: one standard deviation over seeds" in page
+    assert "sd over seeds" in page
     assert main(["status", "--store", "mine.db"]) == 0
     assert f"mine: {len(front)} of {len(front)} on the front have replicates" in capsys.readouterr().out
     assert main(["front", "mine", "--store", "mine.db"]) == 0
