@@ -116,8 +116,8 @@ class TrialRow(Base):
     number: Mapped[int]
     candidate_key: Mapped[str] = mapped_column(ForeignKey("nas_candidates.key"), index=True)
     seed: Mapped[int] = mapped_column(BigInteger)
-    role: Mapped[str] = mapped_column(default="search")
-    budget: Mapped[float] = mapped_column(default=1.0)
+    role: Mapped[str] = mapped_column(default="search", server_default="search")
+    budget: Mapped[float] = mapped_column(default=1.0, server_default="1")
     state: Mapped[str]
     reason: Mapped[str]
     failure_kind: Mapped[str | None]

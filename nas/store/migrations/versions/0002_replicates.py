@@ -25,15 +25,12 @@ BELOW = ("nas_values", "nas_measurements", "nas_memory", "nas_checkpoints", "nas
 
 def upgrade() -> None:
     with op.batch_alter_table("nas_trials", copy_from=_trials(), recreate="auto") as table:
+        # The defaults serve a run of an older version that goes on while the store is upgraded.
         table.add_column(sa.Column("role", sa.Text, nullable=False, server_default="search"))
         table.add_column(sa.Column("budget", sa.Double, nullable=False, server_default="1"))
         table.drop_constraint(BEFORE, type_="unique")
         table.create_unique_constraint(AFTER, ["study_id", "candidate_key", "seed", "budget"])
         table.create_check_constraint(op.f("ck_nas_trials_role"), "role IN ('search', 'confirm')")
-    with op.batch_alter_table("nas_trials", copy_from=_trials(later=True), recreate="auto") as table:
-        # What writes a trial says both.
-        table.alter_column("role", server_default=None)
-        table.alter_column("budget", server_default=None)
 
 
 def downgrade() -> None:
