@@ -34,11 +34,11 @@ from nas.specs import task_spec
 from nas.specs.tasks import DATA_PLACES, MetricSpec, TaskSpec
 from nas.specs.tasks.data import HUB_PREFIX
 from nas.specs.tasks.tokenizers import SMALLEST_VOCABULARY, TRAINED_KINDS
-from nas.units import BYTES, parse_bytes
+from nas.units import BYTES, parse_bytes, parse_factor
 
 # What may differ when a study goes on; anything else makes another study.
 DEVICE_KEYS = ("device_memory", "device_reserve")
-CHANGEABLE = ("trials", "stop", *DEVICE_KEYS, "memory_limit", "time_limit")
+CHANGEABLE = ("trials", "stop", *DEVICE_KEYS, "memory_limit", "time_limit", "confirm")
 
 # Below this a limit is a number whose unit was forgotten.
 SMALLEST_MEMORY_LIMIT = BYTES["MiB"]
@@ -120,6 +120,25 @@ class EarlyStoppingWords(Words):
     audit: float | int = Field(0.05, ge=0, le=1)
 
 
+class ConfirmWords(Words):
+    """`confirm: {seeds: 3, budget: 8x, dominated: 8}`."""
+
+    seeds: int = Field(3, ge=1)
+    # A plain number is refused in words: it would be taken for tokens.
+    budget: str | int | float = "1x"
+    dominated: int = Field(8, ge=0)
+
+    @property
+    def factor(self) -> float:
+        """The budget in multiples of the study's."""
+        return parse_factor(str(self.budget))
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The words that mean something, as plain values for the store."""
+        return self.model_dump(exclude=set() if self.factor > 1 else {"dominated"})
+
+
 class StudyFile(Words):
     """A whole study file."""
 
@@ -141,6 +160,7 @@ class StudyFile(Words):
     time_limit: float | int | str | None = None
     # Off by default: a study that was made before there was the word goes on as it began, and its file as well.
     early_stopping: bool | EarlyStoppingWords = False
+    confirm: bool | int | ConfirmWords = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +183,7 @@ class StudyConfig:
         time_limit: seconds of wall time that a candidate may take to its last rung, or None.
         stop: what ends the study besides.
         early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
+        confirm: how the front is confirmed when the search is over, or None where it is not.
     """
 
     name: str
@@ -180,6 +201,7 @@ class StudyConfig:
     time_limit: float | None = None
     stop: Stop = field(default_factory=Stop)
     early_stopping: EarlyStoppingWords | None = None
+    confirm: ConfirmWords | None = None
 
     def schedule(self, flops_per_step: float, bytes_per_token: float = 1.0) -> Schedule:
         """How the budget of a candidate is spent.
@@ -315,6 +337,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
     memory_limit = _memory_limit(file, lines)
     time_limit, stop = _time_limit(file, lines), _stop(file, lines)
     early_stopping = _early_stopping(file, lines)
+    confirm = _confirm(file, lines)
     resolved: dict[str, Any] = {
         "name": file.name,
         "space": space_values,
@@ -343,6 +366,8 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         resolved["stop"] = stop.to_mapping()
     if early_stopping is not None:
         resolved["early_stopping"] = early_stopping.model_dump()
+    if confirm is not None:
+        resolved["confirm"] = confirm.plain
     return StudyConfig(
         name=file.name,
         space=space,
@@ -359,6 +384,7 @@ def _config(values: Mapping[str, Any], lines: Lines, folder: Path) -> StudyConfi
         time_limit=time_limit,
         stop=stop,
         early_stopping=early_stopping,
+        confirm=confirm,
     )
 
 
@@ -618,6 +644,38 @@ def _early_stopping(file: StudyFile, lines: Lines) -> EarlyStoppingWords | None:
             f"budget.rungs must be at least 2, not {file.budget.rungs}"
         )
     return EarlyStoppingWords() if words is True else words
+
+
+def parse_confirm(value: bool | int | Mapping[str, Any] | ConfirmWords | None) -> ConfirmWords | None:
+    """What `confirm: 3`, `confirm: {seeds: 3, budget: 8x}` or the like asks for; None for false.
+
+    Raises:
+        StudyError: seeds or a budget that mean nothing.
+    """
+    if value is None or value is False:
+        return None
+    if value is True:
+        return ConfirmWords()
+    if isinstance(value, Mapping):
+        words: ConfirmWords = validate(ConfirmWords, value, Lines("confirm", {}), StudyError)
+    else:
+        words = ConfirmWords.model_construct(seeds=value) if isinstance(value, int) else value
+    if words.seeds < 1:
+        raise StudyError(f"confirm must be at least 1 further seed, not {words.seeds}: false confirms nothing")
+    try:
+        factor = words.factor
+    except InputError as error:
+        raise StudyError(f"confirm.budget: {error}") from None
+    if factor == 1 and "dominated" in words.model_fields_set:
+        raise StudyError("confirm.dominated: dominated candidates are trained at a budget above 1x alone: give one")
+    return words
+
+
+def _confirm(file: StudyFile, lines: Lines) -> ConfirmWords | None:
+    try:
+        return parse_confirm(file.confirm)
+    except StudyError as error:
+        raise StudyError(f"{lines.at(('confirm',))}: {error}") from None
 
 
 def _check_trainer(trainer: Mapping[str, Any], lines: Lines) -> None:

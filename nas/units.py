@@ -86,6 +86,21 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
+def parse_factor(text: str) -> float:
+    """The number of "8x", a multiple that makes nothing smaller.
+
+    Raises:
+        InputError: no number with an x behind it, or one below 1.
+    """
+    number, x, rest = text.strip().partition("x")
+    if not x or rest or _QUANTITY.match(number) is None:
+        raise InputError(f"'{text}' is no multiple: write a number and an x, such as '8x'")
+    factor = parse_number(number)
+    if not 1 <= factor < math.inf:
+        raise InputError(f"a multiple must be at least 1x and finite, not '{text}'")
+    return factor
+
+
 def parse_number(text: str | float) -> float:
     """A number that has no unit.
 

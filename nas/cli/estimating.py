@@ -235,9 +235,9 @@ def _estimate_space(space: Space, config: StudyConfig | None, arguments: argpars
 
 
 def _plan(config: StudyConfig) -> Plan:
-    from nas.cli.running import _be_a_good_neighbour
+    from nas.cli.running import be_a_good_neighbour
 
-    _be_a_good_neighbour()
+    be_a_good_neighbour()
     from nas.study.plan import plan_from_config
 
     return plan_from_config(config)

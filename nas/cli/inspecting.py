@@ -41,6 +41,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """nas status, nas list"""
+    from nas.report.confirm import confirm_lines
     from nas.report.failures import ended_lines, failure_lines
     from nas.report.memory import correction_lines
     from nas.report.stopping import stopping_lines
@@ -51,7 +52,7 @@ def status(arguments: argparse.Namespace) -> int:
         for study in store.studies():
             for line in (*ended_lines(study), *failure_lines(store, study)):
                 print(line)
-        for line in (*stopping_lines(store), *correction_lines(store)):
+        for line in (*stopping_lines(store), *confirm_lines(store), *correction_lines(store)):
             print(line)
     return 0
 
@@ -183,8 +184,16 @@ def _describe_study(config: StudyConfig, path: Path) -> str:
         f"  objectives  {objectives}\n"
         f"  budget      {ends}, rungs at steps {', '.join(map(str, schedule.rung_steps))} "
         f"of {schedule.tokens_per_step} tokens\n"
-        f"  sampler     {config.sampler.name}, seed {config.seed}"
+        f"  sampler     {config.sampler.name}, seed {config.seed}{_describe_confirm(config)}"
     )
+
+
+def _describe_confirm(config: StudyConfig) -> str:
+    words = config.confirm
+    if words is None:
+        return ""
+    seeds = f"{words.seeds} further seed{'s' if words.seeds > 1 else ''}"
+    return f"\n  confirm     the front, with {seeds} at {words.factor:g}x the budget"
 
 
 def _refuse_infeasible(space: Space, limits: list[Limit], path: Path) -> None:
@@ -210,6 +219,8 @@ def _print_trial(trial: StoredTrial) -> None:
     architecture = trial.candidate.architecture
     print(f"trial {trial.number}: {trial.state} ({trial.reason})")
     print(f"  fingerprint  {architecture.fingerprint}, candidate {trial.candidate.key}, seed {trial.seed}")
+    if trial.role == "confirm":
+        print(f"  replicate    of the search's candidate, at {trial.budget:g}x the study's budget")
     for name, value in trial.values.items():
         shown = format_bytes(value) if name.partition("@")[0].endswith("_bytes") else f"{value:.5g}"
         print(f"  {name:<12} {shown}")

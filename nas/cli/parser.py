@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NoReturn
 
-from nas.cli import estimating, inspecting, running, using
+from nas.cli import confirming, estimating, inspecting, running, using
 from nas.cli.running import STORE
 from nas.cost.estimate import OPTIMIZER, TRAIN_DTYPE
 from nas.cost.peaks import OPTIMIZERS
@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
 
 COMMANDS = (
     "check",
+    "confirm",
     "dashboard",
     "estimate",
     "export",
@@ -152,6 +153,21 @@ def _running(commands: Any) -> None:
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="in place of the file's value")
     run.add_argument("--quiet", action="store_true", help="print the front alone")
     _store(run)
+    about = "train the front again with further seeds, for its uncertainty"
+    confirm = _command(commands, "confirm", confirming.confirm, about)
+    confirm.add_argument("study", metavar="STUDY", help="a file or the name of a stored study")
+    confirm.add_argument("--seeds", type=int, default=3, metavar="N", help="further seeds of each member (default 3)")
+    confirm.add_argument(
+        "--budget", default="1x", metavar="MULTIPLE", help="of each training, of the study's, such as 8x (default 1x)"
+    )
+    confirm.add_argument(
+        "--dominated", type=int, metavar="N", help="with --budget: candidates off the front, too (default 8)"
+    )
+    confirm.add_argument("--time", metavar="T", help="begin nothing new after this long: 90s, 30m, 2h")
+    confirm.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default 0: this one)")
+    confirm.add_argument("--dask", metavar="ADDRESS", help="train on the workers of a Dask scheduler")
+    confirm.add_argument("--quiet", action="store_true", help="print the front alone")
+    _store(confirm)
     report = _command(commands, "report", running.report, "write a static page about a study")
     report.add_argument("study", metavar="STUDY")
     report.add_argument("--to", required=True, metavar="DIR", help="a new or empty folder")

@@ -21,15 +21,13 @@ STORE = "sqlite:///nas.db"
 
 def run(arguments: argparse.Namespace) -> int:
     """nas run STUDY"""
-    _be_a_good_neighbour()
+    be_a_good_neighbour()
     from nas.cli.progress import Display
     from nas.study import Study
 
     if arguments.trials is not None and arguments.trials < 1:
         raise StudyError(f"--trials must be at least 1, not {arguments.trials}")
-    seconds = None if arguments.time is None else parse_seconds(arguments.time)
-    if seconds is not None and seconds <= 0:
-        raise StudyError(f"--time must be above 0, not '{arguments.time}'")
+    seconds = time_limit(arguments)
     with Study.load(
         arguments.study, store=arguments.store, files=arguments.files, settings=_settings(arguments)
     ) as study:
@@ -92,7 +90,19 @@ def _settings(arguments: argparse.Namespace) -> dict[str, str]:
     return settings
 
 
-def _be_a_good_neighbour() -> None:
+def time_limit(arguments: argparse.Namespace) -> float | None:
+    """The seconds of --time, or None.
+
+    Raises:
+        StudyError: nothing and less.
+    """
+    seconds = None if arguments.time is None else parse_seconds(arguments.time)
+    if seconds is not None and seconds <= 0:
+        raise StudyError(f"--time must be above 0, not '{arguments.time}'")
+    return seconds
+
+
+def be_a_good_neighbour() -> None:
     """Set before torch is imported: busy waiting slows threads 10 to 20 times beside any other load."""
     import os
 

@@ -1,10 +1,12 @@
 """A user's own function as an evaluator: any function of an architecture, with one rung.
 
-In: a function `Architecture -> {"metric": value}`. Out: the same `Result` as a training gives.
+In: a function `Architecture -> {"metric": value}`, which may take a `seed` too. Out: the same `Result` as a training
+gives.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,9 +19,9 @@ from nas.measure.peak import release_memory
 from nas.measure.train import classify
 from nas.measure.trainer import device_of
 from nas.records import Failure, Job, Measurement, Result
-from nas.space.architecture import Architecture
 
-EvaluationFunction = Callable[[Architecture], Mapping[str, float]]
+# Of an architecture, and of `seed=` where it has such a parameter.
+EvaluationFunction = Callable[..., Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,22 @@ class FunctionEvaluator:
     """Calls the function and checks what it returns.
 
     Attributes:
-        function: the user's own.
+        function: the user's own, of an architecture; where it has a parameter `seed`, it is given that too.
         names: the measured objectives that it must return.
     """
 
     function: EvaluationFunction
     names: tuple[str, ...]
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether the function has a parameter of that name, and so may give other values with another seed."""
+        try:
+            parameter = inspect.signature(self.function).parameters.get("seed")
+        except (TypeError, ValueError):
+            # Some functions of C say nothing of their parameters.
+            return False
+        return parameter is not None and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
 
     def evaluate(self, job: Job) -> Result:
         """Does the job; whatever the function raises or returns wrongly is a failure of the trial.
@@ -59,7 +71,8 @@ class FunctionEvaluator:
     def _values(self, job: Job) -> dict[str, float] | Failure:
         try:
             with MemoryLimit(job.memory_limit, device_of({})).held():
-                return self._checked(self.function(job.candidate.architecture))
+                given = {"seed": job.seed} if self.takes_seed else {}
+                return self._checked(self.function(job.candidate.architecture, **given))
         except (Exception, SystemExit) as error:
             # An exit of the function's own is not to end the study.
             return classify(error)

@@ -18,6 +18,7 @@ import pandas as pd
 from nas.errors import MissingExtraError, StudyError
 from nas.files import refuse_taken
 from nas.report.canvas import to_png, to_svg
+from nas.report.confirm import confirmed_table, study_lines
 from nas.report.failures import failures_in_words
 from nas.report.plots import plot_context, plot_front, plot_hypervolume, plot_learning_curves
 from nas.report.series import context_curves, learning_curves, trials_of
@@ -103,9 +104,11 @@ def _page(store: Store, study: StoredStudy, pictures: Mapping[str, Figure]) -> s
         pictures={name: Markup(to_svg(figure, name=name)) for name, figure in pictures.items()},
         front=grid(front),
         baseline=_baseline_row(study, front),
-        notes=[note for note in front.attrs["notes"] if not note.startswith("trivial baseline")],
+        notes=_front_notes(store, study, front),
         objectives=[_objective_in_words(study, index) for index in range(len(study.objectives))],
         searched=_searched(study.resolved),
+        confirmed=_confirmed(store, study),
+        confirm_notes=study_lines(store, study),
         trials=grid(_shown_trials(study, trials)),
         memory=_memory(store, study, front),
         environments=_environments(store, study),
@@ -132,6 +135,19 @@ def _facts(study: StoredStudy, front: pd.DataFrame, trials: pd.DataFrame, histor
     if trials["flops"].any():
         facts.append([format_count(trials["flops"].sum()), "training FLOPs", "all trials, by formula"])
     return facts
+
+
+def _front_notes(store: Store, study: StoredStudy, front: pd.DataFrame) -> list[str]:
+    """What stands below the front; the baseline is a row of its own, and confirmation a section."""
+    elsewhere = study_lines(store, study)
+    notes = front.attrs["notes"]
+    return [note for note in notes if note not in elsewhere and not note.startswith("trivial baseline")]
+
+
+def _confirmed(store: Store, study: StoredStudy) -> Grid | None:
+    """The candidates with replicates, or None where there are none."""
+    found = confirmed_table(store, study)
+    return grid(found) if len(found) else None
 
 
 def _baseline_row(study: StoredStudy, front: pd.DataFrame) -> list[str] | None:

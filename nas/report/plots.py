@@ -36,8 +36,9 @@ from nas.report.series import (
     pairs,
     staircase,
 )
+from nas.report.spread import deviation_column
 from nas.report.wording import value_text
-from nas.store import Store, StoredStudy
+from nas.store import Store, StoredObjective, StoredStudy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +59,8 @@ LABEL_HEIGHT = 0.05
 
 def plot_front(store: Store, study: StoredStudy) -> Figure:
     """Every complete trial, the front as a stairway, and the trivial baseline.
+
+    A trial with replicates stands at its mean, with bars of one standard deviation over seeds.
 
     With more than two objectives: the first two pairs of a known and a measured one, side by side.
     """
@@ -133,8 +136,8 @@ def plot_context(store: Store, study: StoredStudy) -> Figure:
 
 def _draw_front(axes: Axes, points: pd.DataFrame, pair: Pair, *, objectives: int) -> None:
     members, others = points[points["on_front"]], points[~points["on_front"]]
-    objective_axis(axes, "x", pair.x, list(points[pair.x.name]))
-    shown = list(points[pair.y.name])
+    objective_axis(axes, "x", pair.x, _reached(points, pair.x))
+    shown = _reached(points, pair.y)
     baseline = None if pair.y.known else pair.y.reference
     spread, reach = max(shown) - min(shown), max([*shown, baseline or 0.0]) - min([*shown, baseline or shown[0]])
     visible = baseline is not None and spread >= SMALLEST_SHARE * reach
@@ -142,6 +145,7 @@ def _draw_front(axes: Axes, points: pd.DataFrame, pair: Pair, *, objectives: int
     if len(others):
         xs, ys = others[pair.x.name], others[pair.y.name]
         axes.plot(xs, ys, "o", color=QUIET, alpha=0.45, markersize=4.5, label="other trials")
+        _draw_bars(axes, others, pair, QUIET)
     x, y = staircase(members, pair)
     # What costs more in x is never worse in y than the best before it, up to the edge of the picture.
     rising = pair.x.direction == "minimize"
@@ -151,10 +155,42 @@ def _draw_front(axes: Axes, points: pd.DataFrame, pair: Pair, *, objectives: int
     axes.step(steps_x, steps_y, where=where, color=FRONT, linewidth=1.6, alpha=0.8)  # type: ignore[arg-type]
     label = "front (numbers are trials)" if objectives <= SHADOWLESS else f"front in all {objectives} objectives"
     axes.plot(members[pair.x.name], members[pair.y.name], "o", color=FRONT, markersize=7, label=label)
+    _draw_bars(axes, members, pair, FRONT, "sd over seeds")
     _label_points(axes, members, pair)
     if baseline is not None:
         _draw_baseline(axes, pair, baseline, visible=visible)
     show_legend(axes)
+
+
+def _reached(points: pd.DataFrame, objective: StoredObjective) -> list[float]:
+    """The values of an objective, and where their bars end."""
+    values, column = list(points[objective.name]), deviation_column(objective.name)
+    if column not in points:
+        return values
+    bars = points[points[column].notna()]
+    return [*values, *(bars[objective.name] - bars[column]), *(bars[objective.name] + bars[column])]
+
+
+def _draw_bars(axes: Axes, points: pd.DataFrame, pair: Pair, color: str, label: str | None = None) -> None:
+    """Bars of one standard deviation on the points that have one."""
+    columns = [deviation_column(one.name) for one in (pair.x, pair.y)]
+    if columns[1] not in points:
+        return
+    points = points[points[columns].notna().any(axis=1)]
+    if not len(points):
+        return
+    across, up = (points[column].fillna(0.0) for column in columns)
+    axes.errorbar(
+        points[pair.x.name],
+        points[pair.y.name],
+        xerr=across if across.any() else None,
+        yerr=up,
+        fmt="none",
+        ecolor=color,
+        elinewidth=1.2,
+        capsize=3,
+        label=label,
+    )
 
 
 def _draw_baseline(axes: Axes, pair: Pair, baseline: float, *, visible: bool) -> None:

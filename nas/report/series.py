@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nas.pareto import non_dominated
+from nas.report.spread import deviation_column, spreads
 from nas.store import Store, StoredObjective, StoredStudy
 
 MOST_PAIRS = 2
@@ -51,11 +52,26 @@ def pairs(objectives: Sequence[StoredObjective]) -> list[Pair]:
 
 
 def complete_points(store: Store, study: StoredStudy) -> pd.DataFrame:
-    """One row a complete trial: trial, on_front, one column per objective."""
+    """One row a complete trial: trial, on_front, one column per objective.
+
+    Where a trial has replicates its measured objectives are means over seeds, for which the front is made, and
+    `<name>_sd` holds their standard deviation; it is missing elsewhere.
+    """
     trials = trials_of(store, study)
     names = [objective.name for objective in study.objectives]
     points = trials.loc[trials["state"] == "complete", list(dict.fromkeys(["trial", *names]))].reset_index(drop=True)
     points.insert(1, "on_front", points["trial"].isin(store.front(study)["trial"]))
+    over_seeds = spreads(store, study)
+    for name in names if over_seeds else []:
+        own = list(zip(points["trial"], points[name], strict=True))
+        found = [over_seeds.get(trial) for trial, _ in own]
+        points[name] = [
+            value if spread is None else spread.means.get(name, value)
+            for spread, (_, value) in zip(found, own, strict=True)
+        ]
+        points[deviation_column(name)] = [
+            float("nan") if spread is None else spread.deviations.get(name, float("nan")) for spread in found
+        ]
     return points
 
 

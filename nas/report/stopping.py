@@ -15,13 +15,17 @@ from nas.store import Store, StoredStudy, StoredTrial
 
 
 def curves_of(store: Store, study: StoredStudy) -> list[Curve]:
-    """The curve of each trial that was begun and is not infeasible, by ascending number."""
+    """The curve of each trial that was begun and is not infeasible, replicates at the same budget too, by number."""
     decisions = store.decisions(study)
     audited = set(decisions.loc[decisions["action"] == "audit", "trial"].tolist())
     found = store.measurements(study)
     found = found[found["split"] == "validation"]
     measured: dict[int, dict[int, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    trials = {trial.number: trial for trial in store.trials(study) if trial.state != "infeasible"}
+    trials = {
+        trial.number: trial
+        for trial in store.trials(study, role=None)
+        if trial.state != "infeasible" and trial.budget == 1
+    }
     for number, metric, value, step, context in zip(
         *(found[name].tolist() for name in ("trial", "metric", "value", "step", "context")), strict=True
     ):
@@ -60,6 +64,7 @@ def curve_of(
         scores=tuple(scores),
         state=cast(CurveState, trial.state),
         audited=audited,
+        replicate=trial.role == "confirm",
         mixers=tuple(sorted({layer.mixer for layer in architecture.all_layers})),
         context=float(architecture.max_context),
         learning_rate=dict(trial.candidate.training).get("learning_rate"),
@@ -99,7 +104,7 @@ def stopping_lines(store: Store) -> list[str]:
 
 
 def _lines(store: Store, study: StoredStudy) -> list[str]:
-    curves = curves_of(store, study)
+    curves = [curve for curve in curves_of(store, study) if not curve.replicate]
     paused = sum(curve.state == "paused" for curve in curves)
     actions = store.decisions(study)["action"].value_counts()
     overall, *rest = false_stops(curves)

@@ -20,8 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from nas.cost.figures import parameters
+from nas.report.confirm import study_lines
 from nas.report.failures import failures_in_words
 from nas.report.series import trials_of
+from nas.report.spread import (
+    Spread,
+    deviation_column,
+    front_with_spread,
+    mean_column,
+    measured_names,
+    spreads,
+    spreads_on_test_part,
+)
 from nas.report.wording import Grid, grid, mixer_legend, mixer_letters, mixers_in_short, value_text
 from nas.store import Store, StoredStudy, StoredTrial
 from nas.units import format_count
@@ -40,22 +50,24 @@ def front_table(store: Store, study: StoredStudy) -> pd.DataFrame:
     """The front recorded last, best in the first objective first.
 
     Returns:
-        trial, fingerprint, one column per objective, width, depth, mixers (in short), max_context,
+        trial, fingerprint, one column per objective (that trial's own values), where members have replicates
+        `<name>_mean` and `<name>_sd` of each measured one and `seeds`, width, depth, mixers (in short), max_context,
         parameters (missing without a task), one column per training hyperparameter, tokens and flops
         (both of training).
         `attrs["baselines"]` holds the trivial baseline of each measured objective that has one.
     """
-    front = store.front(study)
+    front = front_with_spread(store, study)
     members = {number: store.trial(study, number) for number in map(int, front["trial"])}
     architectures = [trial.candidate.architecture for trial in members.values()]
     letters = mixer_letters(architectures)
     hyperparameters = sorted({name for trial in members.values() for name, _ in trial.candidate.training})
     names = [objective.name for objective in study.objectives]
-    columns = ["trial", "fingerprint", *names, "width", "depth", "mixers", "max_context", "parameters"]
+    spread = [column for column in front if column not in ("trial", "fingerprint", *names)]
+    columns = ["trial", "fingerprint", *names, *spread, "width", "depth", "mixers", "max_context", "parameters"]
     columns += [*hyperparameters, "tokens", "flops"]
     rows = [
         {"trial": number, "fingerprint": row["fingerprint"], **_described(members[number], letters)}
-        | {name: row[name] for name in names}
+        | {name: row[name] for name in [*names, *spread]}
         for number, row in zip(members, front.to_dict("records"), strict=True)
     ]
     # An objective may be a field of the architecture too: one column then says both.
@@ -64,26 +76,48 @@ def front_table(store: Store, study: StoredStudy) -> pd.DataFrame:
     dtypes = dict.fromkeys(whole, "int64") | {"parameters": "Int64"}
     frame = frame.astype(dtypes | dict.fromkeys([*names, "flops"], "float64"))
     frame.attrs["units"] = {objective.name: objective.unit for objective in study.objectives}
+    for name in measured_names(study):
+        unit = frame.attrs["units"][name]
+        frame.attrs["units"] |= {mean_column(name): unit, deviation_column(name): unit}
     frame.attrs["baselines"] = _baselines(study)
-    frame.attrs["notes"] = _front_notes(study, frame, mixer_legend(letters, architectures) if members else "")
+    frame.attrs["notes"] = [
+        *_front_notes(study, frame, mixer_legend(letters, architectures) if members else ""),
+        *study_lines(store, study),
+    ]
     return frame
 
 
 def front_records(store: Store, study: StoredStudy) -> list[dict[str, Any]]:
-    """The front for programs: objects of trial, fingerprint, values, architecture and training."""
-    found = []
-    for row in store.front(study).to_dict("records"):
-        candidate = store.trial(study, int(row["trial"])).candidate
+    """The front for programs: objects of trial, fingerprint, values, architecture and training.
+
+    `values` are those of the trial, whose checkpoint `nas export` writes. A member with replicates also has `seeds`,
+    and `mean` and `sd` of each measured objective over all of them; where the test part was scored, `test` holds the
+    same of it.
+    """
+    found, over_seeds, tested = [], spreads(store, study), spreads_on_test_part(store, study)
+    for row in front_with_spread(store, study).to_dict("records"):
+        number = int(row["trial"])
+        candidate = store.trial(study, number).candidate
         found.append(
             {
-                "trial": int(row["trial"]),
+                "trial": number,
                 "fingerprint": str(row["fingerprint"]),
                 "values": {objective.name: float(row[objective.name]) for objective in study.objectives},
                 "architecture": candidate.architecture.to_mapping(),
                 "training": dict(candidate.training),
             }
         )
+        if number in over_seeds:
+            found[-1] |= _spread(over_seeds[number])
+        if number in tested:
+            found[-1]["test"] = _spread(tested[number])
     return found
+
+
+def _spread(found: Spread) -> dict[str, Any]:
+    # JSON knows no NaN: a single seed has no deviation.
+    deviations = {} if found.seeds < 2 else {"sd": dict(found.deviations)}
+    return {"seeds": found.seeds, "mean": dict(found.means), **deviations}
 
 
 def status_table(store: Store) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def unreliable(candidate: Curve, audits: Sequence[FalseStops], ends: Thirds) -> 
 
 def front_numbers(curves: Sequence[Curve]) -> set[int]:
     """Numbers of the complete trials that no other complete one dominates."""
-    complete = [curve for curve in curves if curve.state == "complete" and curve.scores]
+    complete = [curve for curve in curves if curve.state == "complete" and curve.scores and not curve.replicate]
     if not complete:
         return set()
     kept = non_dominated([(*curve.known, *curve.scores[-1]) for curve in complete])
@@ -102,6 +102,7 @@ class Thirds:
 
 def thirds(curves: Sequence[Curve]) -> Thirds:
     """Where the thirds of contexts and of learning rates end."""
+    curves = [curve for curve in curves if not curve.replicate]
     rates = [curve.learning_rate for curve in curves if curve.learning_rate is not None]
     return Thirds(_ends([curve.context for curve in curves]), _ends(rates))
 

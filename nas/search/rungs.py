@@ -52,6 +52,7 @@ class Curve:
         scores: the measured objectives at each rung that it reached, the first rung first.
         state: "failed" ones are no rivals.
         audited: whether the rule would have paused it, and it went on as an audit.
+        replicate: whether it repeats a candidate with another seed; it tells the noise and is no candidate of its own.
         mixers, context, learning_rate: by which false stops are counted.
     """
 
@@ -61,6 +62,7 @@ class Curve:
     scores: tuple[tuple[float, ...], ...]
     state: CurveState
     audited: bool = False
+    replicate: bool = False
     mixers: tuple[str, ...] = ()
     context: float = 0.0
     learning_rate: float | None = None
@@ -158,9 +160,10 @@ def margin_at(curves: Sequence[Curve], rung: int, *, rungs: int, caution: float 
         caution: what the margin is multiplied by.
     """
     finished = [curve for curve in curves if curve.state == "complete" and len(curve.scores) == rungs]
+    replicated, finished = finished, [curve for curve in finished if not curve.replicate]
     if len(finished) < 2:
         return Margin(lead=None, noise=(), pairs=0, crossed=0, is_prior=True)
-    noise, is_prior = noise_at(finished, rung)
+    noise, is_prior = noise_at(replicated, rung)
     early, late = (np.array([curve.scores[place] for curve in finished]) for place in (rung, rungs - 1))
     known = np.array([curve.known for curve in finished])
     # [p, c]: how p stands to c.
@@ -218,7 +221,7 @@ def _margin(
 
 def _is_rival(curve: Curve, candidate: Curve, rung: int) -> bool:
     """Whether a curve needs no more, was scored at the rung, and dominates by its newest scores."""
-    if curve.state == "failed" or curve.key == candidate.key or len(curve.scores) <= rung:
+    if curve.state == "failed" or curve.replicate or curve.key == candidate.key or len(curve.scores) <= rung:
         return False
     needs_no_more = all(theirs <= own for theirs, own in zip(curve.known, candidate.known, strict=True))
     theirs, own = (*curve.known, *curve.scores[-1]), (*candidate.known, *candidate.scores[rung])

@@ -14,6 +14,7 @@ from nas.records import Candidate, CheckpointReference, Failure
 from nas.specs.tasks import Direction
 
 State = Literal["running", "paused", "complete", "failed", "infeasible"]
+Role = Literal["search", "confirm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,8 @@ class StoredTrial:
         number: from 0, without gaps in a study.
         candidate: what is trained.
         seed: of the training.
+        role: "search" for a trial of the search; "confirm" for a replicate of one, with another seed.
+        budget: of the training, in multiples of the study's.
         state: "infeasible" ones were never begun, or ran out of memory; "paused" ones may go on.
         reason: why it is in this state, one line.
         failure: what went wrong, for a failed one, and for an infeasible one that ran out of memory.
@@ -97,6 +100,8 @@ class StoredTrial:
     flops: float = 0.0
     seconds: float = 0.0
     values: Mapping[str, float] = field(default_factory=dict)
+    role: Role = "search"
+    budget: float = 1.0
     checkpoints: tuple[CheckpointReference, ...] = ()
     created_at: datetime
     started_at: datetime | None = None

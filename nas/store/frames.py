@@ -14,7 +14,7 @@ import pandas as pd
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from nas.store.entries import StoredStudy
+from nas.store.entries import Role, StoredStudy
 from nas.store.tables import (
     ArchitectureRow,
     CandidateRow,
@@ -32,8 +32,8 @@ from nas.store.tables import (
 INSTANT = "datetime64[us, UTC]"
 
 
-def trials(session: Session, study: StoredStudy) -> pd.DataFrame:
-    """One row a trial, with a column for each objective and `training.<name>` for each hyperparameter."""
+def trials(session: Session, study: StoredStudy, role: Role | None) -> pd.DataFrame:
+    """One row a trial of a role (None: of any): a column for each objective, `training.<name>` for hyperparameters."""
     values = _values(session, study)
     statement = (
         select(TrialRow, CandidateRow.training, ArchitectureRow)
@@ -42,6 +42,8 @@ def trials(session: Session, study: StoredStudy) -> pd.DataFrame:
         .where(TrialRow.study_id == study.id)
         .order_by(TrialRow.number)
     )
+    if role is not None:
+        statement = statement.where(TrialRow.role == role)
     found = session.execute(statement).all()
     hyperparameters = sorted({name for _, training, _ in found for name in training})
     rows = [
@@ -149,6 +151,7 @@ TRIAL_DTYPES: Mapping[str, str] = {
     "depth": "int64",
     "max_context": "int64",
     "seed": "int64",
+    "budget": "float64",
     "step": "int64",
     "tokens": "int64",
     "flops": "float64",
@@ -160,6 +163,7 @@ TRIAL_DTYPES: Mapping[str, str] = {
 
 TRIAL_COLUMNS = (
     *("trial", "state", "reason", "failure", "fingerprint", "key", "family", "width", "depth", "max_context", "seed"),
+    *("role", "budget"),
     *("step", "tokens", "flops", "seconds", "created_at", "started_at", "finished_at"),
 )
 
@@ -177,6 +181,8 @@ def _described(trial: TrialRow, architecture: ArchitectureRow) -> dict[str, Any]
         "depth": architecture.depth,
         "max_context": architecture.max_context,
         "seed": trial.seed,
+        "role": trial.role,
+        "budget": trial.budget,
         "step": trial.step,
         "tokens": trial.tokens,
         "flops": trial.flops,

@@ -19,7 +19,7 @@ from nas.errors import StoreError, did_you_mean
 from nas.store import frames
 from nas.store.corrections import corrections
 from nas.store.engine import engine_kwargs, translated
-from nas.store.entries import Correction, State, StoredObjective, StoredStudy, StoredTrial
+from nas.store.entries import Correction, Role, State, StoredObjective, StoredStudy, StoredTrial
 from nas.store.tables import StudyRow, TrialRow
 from nas.store.trials import WHOLE_TRIAL, to_entry
 
@@ -78,11 +78,21 @@ class StoreReading:
                 raise StoreError(f"no study '{name}' in '{self.label}': {hint}")
             return to_study(row)
 
-    def trials(self, study: StoredStudy, *, states: Iterable[State] | None = None) -> list[StoredTrial]:
-        """The study's trials by number, of all states or of some."""
+    def trials(
+        self, study: StoredStudy, *, states: Iterable[State] | None = None, role: Role | None = "search"
+    ) -> list[StoredTrial]:
+        """The study's trials by number, of all states or of some.
+
+        Args:
+            study: whose trials they are.
+            states: that they may be in; all by default.
+            role: those of the search by default; the replicates that confirm them, or with None both.
+        """
         statement = select(TrialRow).where(TrialRow.study_id == study.id).order_by(TrialRow.number)
         if states is not None:
             statement = statement.where(TrialRow.state.in_(list(states)))
+        if role is not None:
+            statement = statement.where(TrialRow.role == role)
         with self._reading() as session:
             return [to_entry(row) for row in session.scalars(statement.options(*WHOLE_TRIAL)).unique()]
 
@@ -95,10 +105,13 @@ class StoreReading:
         with self._reading() as session:
             return to_entry(numbered(session, study, number))
 
-    def find(self, study: StoredStudy, key: str, seed: int) -> StoredTrial | None:
-        """The trial of a candidate's key with a seed, or None when the study has not tried it."""
+    def find(self, study: StoredStudy, key: str, seed: int, *, budget: float = 1.0) -> StoredTrial | None:
+        """The trial of a candidate's key with a seed at a budget, or None when the study has not tried it."""
         statement = select(TrialRow).where(
-            TrialRow.study_id == study.id, TrialRow.candidate_key == key, TrialRow.seed == seed
+            TrialRow.study_id == study.id,
+            TrialRow.candidate_key == key,
+            TrialRow.seed == seed,
+            TrialRow.budget == budget,
         )
         with self._reading() as session:
             row = session.scalars(statement.options(*WHOLE_TRIAL)).unique().one_or_none()
@@ -114,10 +127,15 @@ class StoreReading:
         with self._reading() as session:
             return frames.front_history(session, study)
 
-    def trials_frame(self, study: StoredStudy) -> pd.DataFrame:
-        """One row a trial, with its architecture, one column per objective and `training.<name>`."""
+    def trials_frame(self, study: StoredStudy, *, role: Role | None = "search") -> pd.DataFrame:
+        """One row a trial, with its architecture, one column per objective and `training.<name>`.
+
+        Args:
+            study: whose trials they are.
+            role: those of the search by default; the replicates that confirm them, or with None both.
+        """
         with self._reading() as session:
-            return frames.trials(session, study)
+            return frames.trials(session, study, role)
 
     def measurements(self, study: StoredStudy, trial: int | None = None) -> pd.DataFrame:
         """All measurements, or one trial's: trial, metric, value, unit, step, context, split, seed, recorded_at.

@@ -9,6 +9,7 @@ Our revisions are counted in a table of our own, for Optuna counts its own in Al
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
@@ -69,11 +70,19 @@ def _prepare(engine: Engine, *, create: bool) -> None:
 
 def _upgrade(engine: Engine) -> None:
     config = _config()
-    with writing(engine).begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    is_sqlite = engine.dialect.name == "sqlite"
+    with writing(engine).connect() as connection:
+        if is_sqlite:
+            # A revision may make a table anew that others refer to. Within a transaction the setting has no effect;
+            # the pool closes the connection afterwards, and each new one has foreign keys on.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA foreign_keys = OFF")
+        with connection.begin():
+            if not is_sqlite:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE_LOCK})
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            assert not is_sqlite or not connection.exec_driver_sql("PRAGMA foreign_key_check").fetchall()
 
 
 def _revision(connection: Connection) -> str | None:

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 from nas.errors import StoreError
 from nas.records import Candidate, Decision, Environment, Failure, Measurement, Result
 from nas.store.engine import normalize_url, translated, writing
-from nas.store.entries import MemoryFigure, State, StoredObjective, StoredStudy, StoredTrial
+from nas.store.entries import MemoryFigure, Role, State, StoredObjective, StoredStudy, StoredTrial
 from nas.store.lease import lease
 from nas.store.reading import StoreReading, numbered, to_study
 from nas.store.revisions import open_engine
@@ -138,6 +138,41 @@ class Store(StoreReading):
         """
         return self._add(
             study, candidate, seed=seed, known=known, reason=reason, optuna_number=optuna_number, state="running"
+        )
+
+    def add_replicate(
+        self,
+        study: StoredStudy,
+        candidate: Candidate,
+        *,
+        seed: int,
+        budget: float,
+        known: Mapping[str, float],
+        reason: str,
+    ) -> StoredTrial:
+        """Begins a trial that confirms another one, in state "running"; no sampler hears of it.
+
+        Args:
+            study: whose trial it is.
+            candidate: not yet tried in the study with this seed and budget (see `find`).
+            seed: of the training.
+            budget: of the training, in multiples of the study's.
+            known: values of the known objectives.
+            reason: why it is begun, one line.
+
+        Raises:
+            StoreError: the candidate was tried, or a value is not finite or not of an objective.
+        """
+        return self._add(
+            study,
+            candidate,
+            seed=seed,
+            known=known,
+            reason=reason,
+            optuna_number=None,
+            state="running",
+            role="confirm",
+            budget=budget,
         )
 
     def add_infeasible(
@@ -346,6 +381,8 @@ class Store(StoreReading):
         reason: str,
         optuna_number: int | None,
         state: State,
+        role: Role = "search",
+        budget: float = 1.0,
     ) -> StoredTrial:
         with self._writing() as session:
             row = insert_trial(
@@ -357,6 +394,8 @@ class Store(StoreReading):
                 known=known,
                 state=state,
                 reason=reason,
+                role=role,
+                budget=budget,
             )
             number = row.number
             session.expire_all()

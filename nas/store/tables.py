@@ -106,8 +106,9 @@ class TrialRow(Base):
     __tablename__ = "nas_trials"
     __table_args__ = (
         Unique("study_id", "number"),
-        Unique("study_id", "candidate_key", "seed"),
+        Unique("study_id", "candidate_key", "seed", "budget"),
         CheckConstraint("state IN ('running', 'paused', 'complete', 'failed', 'infeasible')", name="state"),
+        CheckConstraint("role IN ('search', 'confirm')", name="role"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -115,6 +116,8 @@ class TrialRow(Base):
     number: Mapped[int]
     candidate_key: Mapped[str] = mapped_column(ForeignKey("nas_candidates.key"), index=True)
     seed: Mapped[int] = mapped_column(BigInteger)
+    role: Mapped[str] = mapped_column(default="search", server_default="search")
+    budget: Mapped[float] = mapped_column(default=1.0, server_default="1")
     state: Mapped[str]
     reason: Mapped[str]
     failure_kind: Mapped[str | None]

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from nas.errors import StoreError, did_you_mean
 from nas.records import Candidate, CheckpointReference, Failure, FailureKind, Measurement
 from nas.space.architecture import Architecture
-from nas.store.entries import MemoryFigure, State, StoredTrial
+from nas.store.entries import MemoryFigure, Role, State, StoredTrial
 from nas.store.tables import (
     ArchitectureRow,
     Base,
@@ -68,13 +68,15 @@ def insert_trial(
     known: Mapping[str, float],
     state: State,
     reason: str,
+    role: Role = "search",
+    budget: float = 1.0,
 ) -> TrialRow:
     """A new row with the next number, its candidate and its known values.
 
     Raises:
-        StoreError: the study has tried this candidate with this seed, or a value is not of an objective.
+        StoreError: the study has tried this candidate with this seed and budget, or a value is not of an objective.
     """
-    check_untried(session, study, candidate, seed)
+    check_untried(session, study, candidate, seed, budget)
     insert_candidate(session, candidate)
     last = session.scalar(select(func.max(TrialRow.number)).where(TrialRow.study_id == study.id))
     begun = state == "running"
@@ -83,6 +85,8 @@ def insert_trial(
         number=0 if last is None else last + 1,
         candidate_key=candidate.key,
         seed=int(seed),
+        role=role,
+        budget=finite("budget", budget),
         state=state,
         reason=reason,
         optuna_number=optuna_number,
@@ -98,15 +102,18 @@ def insert_trial(
     return row
 
 
-def check_untried(session: Session, study: StudyRow, candidate: Candidate, seed: int) -> None:
-    """Refuses a candidate that the study has tried with this seed.
+def check_untried(session: Session, study: StudyRow, candidate: Candidate, seed: int, budget: float) -> None:
+    """Refuses a candidate that the study has tried with this seed at this budget.
 
     Raises:
         StoreError: with the number of the earlier trial.
     """
     earlier = session.scalar(
         select(TrialRow.number).where(
-            TrialRow.study_id == study.id, TrialRow.candidate_key == candidate.key, TrialRow.seed == seed
+            TrialRow.study_id == study.id,
+            TrialRow.candidate_key == candidate.key,
+            TrialRow.seed == seed,
+            TrialRow.budget == budget,
         )
     )
     if earlier is not None:
@@ -255,6 +262,8 @@ def to_entry(row: TrialRow) -> StoredTrial:
         flops=row.flops,
         seconds=row.seconds,
         values={value.objective: value.value for value in row.values},
+        role=cast(Role, row.role),
+        budget=row.budget,
         checkpoints=tuple(
             CheckpointReference(path=one.path, sha256=one.sha256, bytes=one.bytes, step=one.step)
             for one in sorted(row.checkpoints, key=lambda checkpoint: checkpoint.step)

@@ -53,6 +53,22 @@ class Ending:
         """Seconds of wall time since this run began."""
         return time.monotonic() - self._begun
 
+    @property
+    def deadline(self) -> float | None:
+        """Of time.monotonic(), after which nothing is begun; None where time has no limit."""
+        left = [] if self.seconds is None else [self.seconds]
+        left += [] if self.stop.seconds is None else [self.stop.seconds - self.spent]
+        return self._begun + min(left) if left else None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it is the time that ends the run."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    def of_time(self) -> Ending:
+        """The limits of time alone, for what follows the search."""
+        return Ending(stop=Stop(seconds=self.stop.seconds), seconds=self.seconds, spent=self.spent, _begun=self._begun)
+
     def recorded(self, started: int, hypervolume: float | None) -> None:
         """A front was recorded."""
         if hypervolume is not None:

@@ -19,9 +19,10 @@ from nas.files import Files, refuse_taken
 from nas.measure.checkpoints import read_checkpoint
 from nas.measure.environment import current_environment
 from nas.measure.module import TRAINING_DEFAULTS
-from nas.records import Job, Measurement
+from nas.records import Measurement
 from nas.store import Store, StoredTrial
 from nas.study.plan import Plan
+from nas.study.scoring import scoring_job
 from nas.study.standing import predicted_memory
 from nas.tasks.load import load_task
 
@@ -72,20 +73,7 @@ def export_trial(store: Store, plan: Plan, trial: StoredTrial, folder: Path, *, 
 
 def _test(store: Store, plan: Plan, trial: StoredTrial) -> list[Measurement]:
     """Scores on the test part, along the context."""
-    job = Job(
-        kind="test",
-        candidate=trial.candidate,
-        task=plan.task_of(trial.candidate.architecture),
-        seed=trial.seed,
-        schedule=plan.schedule(trial.candidate.architecture),
-        from_step=trial.step,
-        to_step=trial.step,
-        checkpoint=trial.checkpoints[-1],
-        files=store.files,
-        trainer=plan.trainer,
-        contexts=plan.contexts(trial.candidate.architecture),
-    )
-    result = plan.evaluator.evaluate(job)
+    result = plan.evaluator.evaluate(scoring_job(store, plan, trial))
     if result.failure is not None:
         raise WorkerError(f"the test part could not be scored: {result.failure.reason}")
     return list(result.measurements)

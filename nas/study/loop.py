@@ -20,6 +20,7 @@ from nas.files import Files
 from nas.objectives import known_values
 from nas.pareto import hypervolume
 from nas.records import Candidate, Decision, Failure, Job, Result
+from nas.report.spread import means
 from nas.search.mirror import Mirror, Suggestion
 from nas.specs.base import Value
 from nas.store import MemoryFigure, Store, StoredStudy, StoredTrial
@@ -29,6 +30,7 @@ from nas.study.interrupts import Interrupts
 from nas.study.memory import TrainingMemory
 from nas.study.plan import Plan, axes, violations
 from nas.study.progress import Progress, describe
+from nas.study.replicates import Replicates
 from nas.study.standing import front_members, placeholder
 from nas.study.stopping import Stopping
 from nas.units import format_bytes
@@ -73,6 +75,8 @@ class Loop:
         report: called at every event.
         interrupts: whether the user asked to stop.
         ending: when no further job is submitted, and why.
+        replicates: what is trained in place of new candidates, or None in a search.
+        finished: whether the run came to its end, and not to the end of its time.
     """
 
     plan: Plan
@@ -83,6 +87,7 @@ class Loop:
     report: Callable[[Progress], None]
     interrupts: Interrupts
     ending: Ending = field(default_factory=Ending)
+    replicates: Replicates | None = None
     _trials: dict[int, StoredTrial] = field(default_factory=dict)
     _active: dict[Future[Result], tuple[StoredTrial, Job]] = field(default_factory=dict)
     _duplicates: int = 0
@@ -94,7 +99,9 @@ class Loop:
     _memory: TrainingMemory = field(init=False)
     _stopping: Stopping = field(init=False)
     _faults: Faults = field(init=False)
+    _means: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     exhausted: bool = False
+    finished: bool = False
 
     def run(self, target: int | None) -> str:
         """Trains until `target` candidates were started in total and all of them have ended or are paused.
@@ -107,7 +114,8 @@ class Loop:
         """
         self._memory = TrainingMemory(self.plan, self.store)
         self._stopping = Stopping(self.plan, self.store, self.study)
-        self._trials = {trial.number: trial for trial in self.store.trials(self.study)}
+        self._trials = {trial.number: trial for trial in self._own()}
+        self._means = means(self.store, self.study)
         has_scored = any(trial.step for trial in self._trials.values())
         self._faults = Faults(self._memory, self.plan.time_limit, has_scored)
         self._duplicates = self.study.duplicates
@@ -118,6 +126,7 @@ class Loop:
             self.interrupts.check()
             has_ended = self._fill_slots(waiting)
             if not self._active:
+                self.finished = has_ended or not self.ending.is_late
                 if not has_ended:
                     return self.ending.reason(self._trials.values())
                 self._tell_paused()
@@ -144,6 +153,13 @@ class Loop:
                 return True
         return False
 
+    def _own(self) -> list[StoredTrial]:
+        """The trials that this run goes on with."""
+        if self.replicates is None:
+            return self.store.trials(self.study)
+        made = self.store.trials(self.study, role="confirm")
+        return [trial for trial in made if trial.budget == self.replicates.budget]
+
     @property
     def _has_slot(self) -> bool:
         return len(self._active) < self.executor.slots
@@ -163,10 +179,29 @@ class Loop:
 
     def _start_one(self) -> bool:
         """Starts a new candidate; False when the space holds no other."""
+        if self.replicates is not None:
+            return self._start_replicate(self.replicates)
         for _ in range(FRUITLESS_DRAWS):
             if self._consider(self.mirror.ask()):
                 return True
         return any(self._consider(self.mirror.ask(values)) for values in self._unseen())
+
+    def _start_replicate(self, replicates: Replicates) -> bool:
+        """Starts the next replicate; False when there is no other."""
+        if not replicates.wanted:
+            return False
+        confirmed, seed = replicates.wanted.pop(0)
+        trial = self.store.add_replicate(
+            self.study,
+            confirmed.candidate,
+            seed=seed,
+            budget=replicates.budget,
+            known=known_values(self.plan.objectives, confirmed.candidate.architecture),
+            reason=f"confirms trial {confirmed.number}",
+        )
+        self.store.add_memory(trial, self._memory.predicted(confirmed.candidate))
+        self._submit(trial, event=f"started, trial {confirmed.number} with seed {seed}")
+        return True
 
     def _consider(self, suggestion: Suggestion) -> bool:
         """Starts the suggested candidate if it is new and within the limits; else says why not."""
@@ -340,7 +375,7 @@ class Loop:
             to_step=to_step,
             checkpoint=start,
             files=self.store.files,
-            folder=f"{_folder(self.plan.name, self.store.label)}/{trial.candidate.key}-{trial.seed}",
+            folder=f"{_folder(self.plan.name, self.store.label)}/{_training(trial)}",
             trainer=self.plan.trainer,
             contexts=self.plan.contexts(trial.candidate.architecture) if has_curve else (),
             memory_limit=self.plan.memory_limit,
@@ -423,7 +458,9 @@ class Loop:
 
     def _mend_front(self) -> None:
         """Records the front if a kill came between the end of a trial and its front."""
-        members = front_members(list(self._trials.values()), self.study)
+        if self.replicates is not None:
+            return
+        members = self._members()
         self._hypervolume = self._volume()
         recorded = [int(number) for number in self.store.front(self.study)["trial"]]
         if sorted(trial.number for trial in members) != sorted(recorded):
@@ -431,8 +468,8 @@ class Loop:
 
     def record_front(self) -> None:
         """Writes the front of this moment and its hypervolume, if a candidate is complete."""
-        members = front_members(list(self._trials.values()), self.study)
-        if not members:
+        members = self._members()
+        if not members or self.replicates is not None:
             return
         self._hypervolume, started = self._volume(), self._count(*STARTED)
         self.ending.recorded(started, self._hypervolume)
@@ -443,6 +480,11 @@ class Loop:
             trials_done=started,
             tokens=sum(trial.tokens for trial in self._trials.values()),
         )
+
+    def _members(self) -> list[StoredTrial]:
+        if self.replicates is not None:
+            return self.replicates.front
+        return front_members(list(self._trials.values()), self.study, self._means)
 
     def _volume(self) -> float | None:
         """The hypervolume of all complete trials, or None where there is none or an objective has no scale."""
@@ -455,7 +497,7 @@ class Loop:
     def say(self, event: str) -> None:
         """Tells whoever listens how far the run is."""
         elapsed = time.monotonic() - self._begun
-        members = front_members(list(self._trials.values()), self.study)
+        members = self._members()
         ended, ended_here = self._count("complete", "failed", "paused"), self._finished_here + self._paused_here
         left = None
         if ended_here and self._target is not None:
@@ -476,6 +518,12 @@ class Loop:
                 front=tuple((trial.number, trial.values) for trial in members),
             )
         )
+
+
+def _training(trial: StoredTrial) -> str:
+    """A folder of its own for a training: its candidate, seed and budget."""
+    budget = "" if trial.budget == 1 else f"-{trial.budget!r}x"
+    return f"{trial.candidate.key}-{trial.seed}{budget}"
 
 
 def _folder(name: str, store: str) -> str:

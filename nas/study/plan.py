@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nas import catalog
-from nas.config import EarlyStoppingWords, SamplerWords, StudyConfig
+from nas.config import ConfirmWords, EarlyStoppingWords, SamplerWords, StudyConfig
 from nas.errors import StudyError
 from nas.limits import Stop
 from nas.measure.function import EvaluationFunction, FunctionEvaluator
@@ -59,6 +59,7 @@ class Plan:
         memory_limit: bytes that training a candidate may take of its device, or None.
         time_limit: seconds of wall time that a candidate may take to its last rung, or None.
         early_stopping: how candidates are paused at rungs, or None where all are trained to the end.
+        confirm: how the front is confirmed when the search is over, or None where it is not.
         training_step: the sizes of the largest training step of an architecture, or None for a user's own evaluator.
     """
 
@@ -83,6 +84,7 @@ class Plan:
     memory_limit: int | None = None
     time_limit: float | None = None
     early_stopping: EarlyStoppingWords | None = None
+    confirm: ConfirmWords | None = None
     training_step: Callable[[Architecture], StepShape] | None = None
 
     def bind(self, drawn: Drawn) -> Architecture:
@@ -165,6 +167,7 @@ def plan_from_config(config: StudyConfig, data_version: str = "") -> Plan:
         memory_limit=config.memory_limit,
         time_limit=config.time_limit,
         early_stopping=config.early_stopping,
+        confirm=config.confirm,
         training_step=training_step,
     )
 
@@ -194,6 +197,7 @@ def plan_from_function(
     memory_limit: int | None = None,
     time_limit: float | None = None,
     stop: Stop | None = None,
+    confirm: ConfirmWords | None = None,
 ) -> Plan:
     """The plan of a user's own evaluator: any function of an architecture, with one rung.
 
@@ -230,6 +234,8 @@ def plan_from_function(
         resolved["time_limit"] = time_limit
     if stop is not None and stop.is_set:
         resolved["stop"] = stop.to_mapping()
+    if confirm is not None:
+        resolved["confirm"] = confirm.plain
     return Plan(
         name=name,
         space=space,
@@ -244,6 +250,7 @@ def plan_from_function(
         memory_limit=memory_limit,
         time_limit=time_limit,
         stop=stop or Stop(),
+        confirm=confirm,
     )
 
 

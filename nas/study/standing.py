@@ -11,18 +11,25 @@ from nas.specs import family_spec
 from nas.store import MemoryFigure, StoredStudy, StoredTrial
 
 
-def front_members(trials: list[StoredTrial], study: StoredStudy) -> list[StoredTrial]:
+def front_members(
+    trials: list[StoredTrial], study: StoredStudy, means: Mapping[int, Mapping[str, float]] | None = None
+) -> list[StoredTrial]:
     """The non-dominated complete trials, one for each network, sorted by the last objective.
 
     A network is as good as its best candidate, so equal networks never share a front.
+
+    Args:
+        trials: of the search.
+        study: theirs.
+        means: number of a trial → what stands in for its values, where it has replicates.
     """
     complete = [trial for trial in trials if trial.state == "complete"]
     if not complete:
         return []
     signs = [1.0 if found.direction == "minimize" else -1.0 for found in study.objectives]
     points = [
-        [sign * trial.values[found.name] for sign, found in zip(signs, study.objectives, strict=True)]
-        for trial in complete
+        [sign * values[found.name] for sign, found in zip(signs, study.objectives, strict=True)]
+        for values in ({**trial.values, **(means or {}).get(trial.number, {})} for trial in complete)
     ]
     mask = non_dominated(points)
     members = sorted(

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from nas import catalog
 from nas.config import (
     CHANGEABLE,
+    ConfirmWords,
     StudyConfig,
     changed_keys,
     config_from_resolved,
     load_study_config,
+    parse_confirm,
     parse_memory_limit,
 )
 from nas.errors import InputError, StoreError, StudyError, did_you_mean
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nas.measure.function import EvaluationFunction
+    from nas.search.mirror import Mirror
     from nas.study.ending import Ending
+    from nas.study.interrupts import Interrupts
     from nas.study.loop import Executor
     from nas.study.plan import Plan
     from nas.study.progress import Progress
@@ -53,7 +57,7 @@ class Study:
         name: in the store.
         space: to draw architectures from.
         evaluate: any importable function of an architecture that returns the measured objectives
-            by name.
+            by name; one with a parameter `seed` is given the seed of the training too.
         objectives: two or more; those with `known` are computed before anything is evaluated.
         sampler: a name of catalog.SAMPLERS.
         store: URL of the database; made when the study is first run.
@@ -64,6 +68,7 @@ class Study:
         time_limit: what evaluating one architecture may take: "10m" or seconds. One that takes longer is infeasible;
             only in worker processes is it stopped.
         stop: what ends the study besides its trials: {"time": "2h", "hypervolume": {"patience": 20, "growth": 0.01}}.
+        confirm: with how many further seeds the front is confirmed when the search is over; `evaluate` must take one.
 
     Raises:
         InputError: a rule is broken; nothing is written.
@@ -83,6 +88,7 @@ class Study:
         memory_limit: float | str | None = None,
         time_limit: float | str | None = None,
         stop: Mapping[str, Any] | None = None,
+        confirm: int | Mapping[str, Any] | None = None,
     ) -> None:
         from nas.study.plan import plan_from_function
 
@@ -99,7 +105,10 @@ class Study:
             memory_limit=None if memory_limit is None else parse_memory_limit(memory_limit),
             time_limit=None if time_limit is None else parse_time(time_limit),
             stop=parse_stop(stop),
+            confirm=parse_confirm(confirm),
         )
+        if self._plan.confirm is not None:
+            _refuse_unconfirmable(self._plan, self._plan.confirm)
         self._url, self._files = store, files
         self._store: Store | None = None
 
@@ -169,7 +178,7 @@ class Study:
         dask: str | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> pd.DataFrame:
-        """Runs the study, or goes on with it, until its candidates are trained.
+        """Runs the study, or goes on with it, until its candidates are trained and, if asked, its front is confirmed.
 
         Args:
             trials: distinct candidates to train, in total over all runs; as the study says by default.
@@ -187,18 +196,15 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study in the store differs; nothing is written.
         """
+        from nas.study.confirm import Confirmation
         from nas.study.ending import Ending, check_stop
-        from nas.study.interrupts import noted
         from nas.study.loop import Loop
-        from nas.study.mirror import adapter_of, open_mirror
+        from nas.study.mirror import adapter_of
         from nas.study.plan import axes
 
         if trials is not None and trials < 1:
             raise StudyError(f"trials must be at least 1, not {trials}")
-        if workers < 0:
-            raise StudyError(f"workers must be 0 (this process) or more, not {workers}")
-        if workers and dask is not None:
-            raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
+        _refuse_workers(workers, dask)
         earlier = self._refuse_changes()
         plan = self._made_plan(earlier)
         if self._config is not None:
@@ -215,30 +221,100 @@ class Study:
             Files(self._files)
         objectives = self._scaled(plan, earlier)
         check_stop(plan, stop, has_scale=axes(objectives if earlier is None else earlier.objectives) is not None)
+        if plan.confirm is not None:
+            _refuse_unconfirmable(plan, plan.confirm)
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, stop, objectives)
             ending = Ending.of(self.store, stored, stop, seconds)
-            with noted() as interrupts, interrupts.held(), self.store.driving(stored):
-                mirror = open_mirror(plan, self.store, stored)
-                try:
-                    loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, ending)
-                    with self._ended(stored, ending) as why:
-                        why.append(loop.run(target))
-                        loop.say(f"the run ends: {why[-1]}")
-                finally:
-                    mirror.close()
+            with self._driving(plan, stored) as (mirror, interrupts):
+                loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, ending)
+                with self._ended(stored, ending) as why:
+                    why.append(loop.run(target))
+                    loop.say(f"the run ends: {why[-1]}")
+                    if plan.confirm is not None and loop.finished:
+                        Confirmation(
+                            plan,
+                            self.store,
+                            stored,
+                            plan.confirm,
+                            mirror,
+                            executor,
+                            progress or _ignore,
+                            interrupts,
+                            ending.of_time(),
+                        ).run()
+        finally:
+            executor.close()
+        return self.front()
+
+    def confirm(
+        self,
+        *,
+        seeds: int = 3,
+        budget: float | str = 1.0,
+        dominated: int | None = None,
+        seconds: float | None = None,
+        workers: int = 0,
+        dask: str | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> pd.DataFrame:
+        """Trains the members of the front with further seeds, or goes on with it, and scores their test part.
+
+        Nothing is trained twice: seeds that a member has already are counted.
+
+        Args:
+            seeds: of each member, beside the search's own: the study's seed + 1, + 2, ….
+            budget: of each training, in multiples of the study's: 1.0, 8.0 or "8x".
+            dominated: candidates off the front that are trained too, where the budget is above 1; 8 by default.
+            seconds: after which nothing new is begun.
+            workers: processes of this machine; 0 trains in this one.
+            dask: address of a Dask scheduler, whose workers train instead.
+            progress: called at every event.
+
+        Returns:
+            The front, as `front` gives it.
+
+        Raises:
+            InputError: a rule is broken, or the study has no front yet.
+        """
+        from nas.measure.environment import current_environment
+        from nas.study.confirm import Confirmation
+        from nas.study.ending import Ending
+
+        given = {"seeds": seeds, "budget": budget if isinstance(budget, str) else f"{budget!r}x"}
+        words = parse_confirm(given if dominated is None else {**given, "dominated": dominated})
+        assert words is not None
+        _refuse_workers(workers, dask)
+        earlier = self._refuse_changes()
+        if earlier is None or not len(self.store.front(earlier)):
+            raise StudyError(f"study '{self.name}' has no front to confirm yet: run it first")
+        plan = self._made_plan(earlier)
+        _refuse_unconfirmable(plan, words)
+        ending = Ending(seconds=seconds)
+        executor = _executor(plan, workers, dask)
+        try:
+            self.store.add_environment(earlier, current_environment())
+            with self._driving(plan, earlier) as (mirror, interrupts):
+                Confirmation(
+                    plan, self.store, earlier, words, mirror, executor, progress or _ignore, interrupts, ending
+                ).run()
         finally:
             executor.close()
         return self.front()
 
     def front(self) -> pd.DataFrame:
-        """The last recorded front: trial, fingerprint and one column for each objective.
+        """The last recorded front: trial, fingerprint and one column for each objective, the values of that trial.
+
+        Where a member has replicates also, for each measured objective, `<name>_mean` and `<name>_sd` (standard
+        deviation) over all its seeds, and `seeds`, how many those are. The front is then that of the means.
 
         Raises:
             StoreError: the study was never run.
         """
-        return self.store.front(self.store.study(self.name))
+        from nas.report.spread import front_with_spread
+
+        return front_with_spread(self.store, self.store.study(self.name))
 
     def trial(self, number: int) -> StoredTrial:
         """One trial.
@@ -251,6 +327,8 @@ class Study:
     def best(self, metric: str, under: Mapping[str, float] | None = None) -> StoredTrial:
         """The complete trial that is best in one objective, within limits on others.
 
+        Where a trial has replicates, its mean over seeds counts.
+
         Args:
             metric: an objective.
             under: objective → the largest value allowed (the smallest, for one to maximise).
@@ -258,6 +336,8 @@ class Study:
         Raises:
             StudyError: an unknown objective, or no complete trial within the limits.
         """
+        from nas.report.spread import means
+
         study = self.store.study(self.name)
         directions = {found.name: found.direction for found in study.objectives}
         for name in (metric, *(under or {})):
@@ -265,20 +345,24 @@ class Study:
                 raise StudyError(f"'{name}' is no objective of study '{self.name}': {did_you_mean(name, directions)}")
         complete = self.store.trials(study, states=["complete"])
         signs = {name: 1.0 if direction == "minimize" else -1.0 for name, direction in directions.items()}
+        over_seeds = means(self.store, study)
+        values = {trial.number: {**trial.values, **over_seeds.get(trial.number, {})} for trial in complete}
         within = [
             trial
             for trial in complete
-            if all(signs[name] * trial.values[name] <= signs[name] * limit for name, limit in (under or {}).items())
+            if all(
+                signs[name] * values[trial.number][name] <= signs[name] * limit for name, limit in (under or {}).items()
+            )
         ]
         if not within:
             nearest = [
-                f"{name}={_exact(min(complete, key=lambda trial: signs[name] * trial.values[name]).values[name])}"
+                f"{name}={_exact(signs[name] * min(signs[name] * found[name] for found in values.values()))}"
                 for name in (under or {})
                 if complete
             ]
             hint = f"the nearest limit that has one: {', '.join(nearest)}" if nearest else "none is complete yet"
             raise StudyError(f"study '{self.name}' has no complete trial within the limits; {hint}")
-        return min(within, key=lambda trial: (signs[metric] * trial.values[metric], trial.number))
+        return min(within, key=lambda trial: (signs[metric] * values[trial.number][metric], trial.number))
 
     def export(self, trial: StoredTrial, folder: str | Path, *, format_name: str = "bundle") -> Path:
         """Writes a trained candidate as a checkpoint that runs elsewhere, scored on the test part now.
@@ -324,6 +408,19 @@ class Study:
             return [study.name for study in self._opened().studies()]
         except StoreError:
             return None
+
+    @contextmanager
+    def _driving(self, plan: Plan, stored: StoredStudy) -> Iterator[tuple[Mirror, Interrupts]]:
+        """The study's lease, its mirror, and whoever notes that the user wants to stop."""
+        from nas.study.interrupts import noted
+        from nas.study.mirror import open_mirror
+
+        with noted() as interrupts, interrupts.held(), self.store.driving(stored):
+            mirror = open_mirror(plan, self.store, stored)
+            try:
+                yield mirror, interrupts
+            finally:
+                mirror.close()
 
     def _refuse_changes(self) -> StoredStudy | None:
         """The study's row, if it was run before; refuses to go on with a study that was edited."""
@@ -404,6 +501,19 @@ class Study:
         finally:
             now = self.store.study(self.name).resolved
             self.store.update_resolved(stored, {**now, ENDED: why[-1], SPENT: ending.spent + ending.elapsed})
+
+
+def _refuse_workers(workers: int, dask: str | None) -> None:
+    if workers < 0:
+        raise StudyError(f"workers must be 0 (this process) or more, not {workers}")
+    if workers and dask is not None:
+        raise StudyError("give workers or dask, not both: a Dask cluster has its own workers")
+
+
+def _refuse_unconfirmable(plan: Plan, words: ConfirmWords) -> None:
+    from nas.study.confirm import refuse_unconfirmable
+
+    refuse_unconfirmable(plan, words)
 
 
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -181,6 +181,25 @@ class TestTrials:
         assert store.find(study, candidate().key, 6) is None
         assert store.find(study, candidate(width=32).key, 5) is None
 
+    def test_replicates_stand_apart_from_the_trials_of_the_search(self, store: Store, study: StoredStudy) -> None:
+        searched = store.add_trial(study, candidate(), seed=0, known={}, reason="")
+        made = [
+            store.add_replicate(study, candidate(), seed=1, budget=budget, known={"serve_bytes": 9.0}, reason="why")
+            for budget in (1.0, 8.0)
+        ]
+        assert [(one.number, one.role, one.budget, one.state) for one in made] == [
+            (1, "confirm", 1.0, "running"),
+            (2, "confirm", 8.0, "running"),
+        ]
+        with pytest.raises(StoreError, match="has tried"):
+            store.add_replicate(study, candidate(), seed=1, budget=8.0, known={}, reason="")
+        assert store.trials(study) == [searched] and (searched.role, searched.budget) == ("search", 1.0)
+        assert store.trials(study, role="confirm") == made and store.trials(study, role=None) == [searched, *made]
+        assert store.find(study, candidate().key, 1) == made[0]
+        assert store.find(study, candidate().key, 1, budget=8.0) == made[1]
+        assert store.trials_frame(study)["trial"].tolist() == [0]
+        assert store.trials_frame(study, role="confirm")["budget"].tolist() == [1.0, 8.0]
+
     def test_an_unknown_number_is_answered_with_the_range(self, store: Store, study: StoredStudy) -> None:
         with pytest.raises(StoreError, match="'s' has no trial 0: it has none yet"):
             store.trial(study, 0)

@@ -452,7 +452,7 @@ def test_only_what_differs_and_may_not_is_a_changed_key(folder: Path, change: di
 def test_what_is_left_out_and_its_default_are_one_study(folder: Path) -> None:
     before = load(
         folder,
-        sampler="sampler: nsga2",
+        sampler="sampler: frontier",
         seed="seed: 0",
         task="task: {name: recall, length: 64, pairs: 4, filler: zero}",
     )
@@ -603,3 +603,39 @@ def test_early_stopping_that_means_nothing_is_refused(folder: Path, value: str, 
 def test_early_stopping_needs_a_rung_before_the_last(folder: Path) -> None:
     with pytest.raises(InputError, match=r"early_stopping.*budget\.rungs must be at least 2, not 1"):
         load(folder, {"budget.rungs": "1"}, early_stopping="early_stopping: true")
+
+
+def test_confirm_is_off_unless_asked_for_and_may_change(folder: Path) -> None:
+    plain = load(folder)
+    assert plain.confirm is None and "confirm" not in plain.resolved
+    assert load(folder, confirm="confirm: false").resolved == plain.resolved
+    few = load(folder, confirm="confirm: 2")
+    assert few.confirm is not None and (few.confirm.seeds, few.confirm.factor) == (2, 1.0)
+    assert few.resolved["confirm"] == {"seeds": 2, "budget": "1x"}
+    assert load(folder, confirm="confirm: true").resolved["confirm"] == {"seeds": 3, "budget": "1x"}
+    large = load(folder, confirm="confirm: {budget: 8x, seeds: 1}")
+    assert large.confirm is not None and large.confirm.factor == 8.0
+    assert large.resolved["confirm"] == {"seeds": 1, "budget": "8x", "dominated": 8}
+    for asked in (few, large):
+        assert config_from_resolved(json.loads(json.dumps(asked.resolved))).resolved == asked.resolved
+        assert changed_keys(plain.resolved, asked.resolved) == changed_keys(asked.resolved, plain.resolved) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("0", r"confirm must be at least 1 further seed, not 0"),
+        ("-2", r"at least 1 further seed, not -2"),
+        ("many", r"confirm must be .*a whole number"),
+        ("{seeds: 0}", r"confirm\.seeds must be at least 1, not 0"),
+        ("{seed: 3}", r"unknown key 'confirm\.seed'.*seeds"),
+        ("{budget: 0.5x}", r"confirm\.budget: a multiple must be at least 1x and finite, not '0\.5x'"),
+        ("{budget: 8 MiB}", r"confirm\.budget: '8 MiB' is no multiple: write a number and an x, such as '8x'"),
+        ("{budget: 2_000_000}", r"confirm\.budget: '2000000' is no multiple"),
+        ("{seeds: 3, dominated: 4}", r"confirm\.dominated: .* budget above 1x"),
+        ("{budget: 2x, dominated: -1}", r"confirm\.dominated must be at least 0"),
+    ],
+)
+def test_confirm_that_means_nothing_is_refused(folder: Path, value: str, words: str) -> None:
+    with pytest.raises(InputError, match=rf"study\.yaml:\d+: .*{words}"):
+        load(folder, confirm=f"confirm: {value}")

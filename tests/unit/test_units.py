@@ -14,6 +14,7 @@ from nas.units import (
     format_count,
     format_seconds,
     parse_bytes,
+    parse_factor,
     parse_number,
     parse_seconds,
     parse_size,
@@ -172,3 +173,14 @@ def test_exact_bytes_can_be_typed_in_again(count: float, text: str) -> None:
 )
 def test_seconds_are_shown_in_the_unit_that_fits(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("text", "factor"), [("8x", 8.0), ("1.5 x", 1.5), ("1x", 1.0), ("1e2x", 100.0)])
+def test_a_multiple_has_an_x(text: str, factor: float) -> None:
+    assert parse_factor(text) == factor
+
+
+@pytest.mark.parametrize("text", ["8", "x", "8xx", "x8", "8x MiB", "0.5x", "-2x", "0x", "1e999x", "eightx"])
+def test_what_is_no_multiple_of_one_or_more_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="multiple"):
+        parse_factor(text)

@@ -237,3 +237,20 @@ def test_the_audit_finds_the_false_stops_that_there_are() -> None:
     (overall, *rest) = false_stops(curves)
     assert overall.audited >= 10 and overall.rate is not None and overall.rate <= 0.05
     assert {one.group for one in rest} >= {"mixer full", "context low"}
+
+
+def test_replicates_tell_the_noise_and_are_neither_rivals_nor_pairs_nor_on_the_front() -> None:
+    def made(number: int, key: str, score: float, *, replicate: bool = False) -> Curve:
+        scores = tuple((score,) for _ in range(RUNGS))
+        return Curve(number=number, key=key, known=(1.0,), scores=scores, state="complete", replicate=replicate)
+
+    plain = [made(number, f"{number}", float(number)) for number in range(6)]
+    again = [made(10 + number, "0", -5.0 + number, replicate=True) for number in range(4)]
+    before, after = (margin_at(curves, 0, rungs=RUNGS) for curves in (plain, [*plain, *again]))
+    assert before.is_prior and not after.is_prior
+    assert after.noise[0] == pytest.approx(np.std([0.0, -5.0, -4.0, -3.0, -2.0], ddof=1))
+    assert before.pairs <= 15 and after.pairs <= 15
+    candidate = Curve(number=99, key="own", known=(1.0,), scores=((-0.5,),), state="running")
+    assert judge(candidate, [*plain, *again], rungs=RUNGS).rival is None
+    assert front_numbers([*plain, *again]) == {0}
+    assert thirds([*plain, *again]) == thirds(plain)

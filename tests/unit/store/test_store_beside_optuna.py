@@ -44,7 +44,7 @@ def test_they_share_a_database_in_both_orders_of_creation(tmp_path: Path, first:
         assert store.study("s").duplicates == 3
         assert len(mirror.trials) == 3
     revisions = revisions_of(url)
-    assert revisions[VERSION_TABLE] == "0001"
+    assert revisions[VERSION_TABLE] == "0002"
     assert revisions["alembic_version"] not in (None, "0001")
 
 
