@@ -31,6 +31,8 @@ class Frontier(SamplerAdapter):
             axes=problem.axes,
             bind=problem.bind,
             counts=_is_candidate,
+            # The mirror tells a candidate's own failure as a violation.
+            learns_of_failed=False,
             startup=self.startup or STARTUP,
             seed=self.seed,
         )

@@ -56,6 +56,7 @@ def read_history(
     *,
     without: int,
     counts: Callable[[FrozenTrial], bool] | None = None,
+    learns_of_failed: bool = True,
 ) -> History:
     """The history of a study.
 
@@ -65,6 +66,7 @@ def read_history(
         known: options by trial number, described before; added to.
         without: number of the trial that a suggestion is made for.
         counts: whether a trial is a candidate that was started, and no bookkeeping; all are by default.
+        learns_of_failed: whether a trial that failed without a violated constraint says something of its candidate.
     """
     found = History()
     for trial in trials:
@@ -76,14 +78,14 @@ def read_history(
             known[trial.number] = describe({name: trial.params[name] for name in describe.distributions})
         option = known[trial.number]
         if option is not None:
-            _sort(found, trial, option)
+            _sort(found, trial, option, learns_of_failed=learns_of_failed)
     # A repeat that was refused says nothing: the candidate itself does.
     better = {option.key for option in found.options}
     found.failed = list({option.key: option for option in found.failed if option.key not in better}.values())
     return found
 
 
-def _sort(found: History, trial: FrozenTrial, option: Option) -> None:
+def _sort(found: History, trial: FrozenTrial, option: Option, *, learns_of_failed: bool) -> None:
     found.seen.add(option.key)
     if not option.is_allowed:
         return
@@ -96,5 +98,5 @@ def _sort(found: History, trial: FrozenTrial, option: Option) -> None:
     elif trial.state == TrialState.COMPLETE and not violated and all(math.isfinite(value) for value in trial.values):
         found.observed.append((option, tuple(trial.values)))
         found.curves.append(rungs)
-    elif trial.state in (TrialState.COMPLETE, TrialState.FAIL) or violated:
+    elif violated or trial.state == TrialState.COMPLETE or (trial.state == TrialState.FAIL and learns_of_failed):
         found.failed.append(option)

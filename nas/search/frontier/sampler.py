@@ -61,6 +61,8 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         axes: of the objectives, None for one that is to be inferred.
         bind: the network of a draw, bound to its task.
         counts: whether a trial is a candidate that was started; all are by default.
+        learns_of_failed: whether a failed trial without a violated constraint says something of its candidate; not
+            where the machine's faults are told so, and the candidate's own as violations.
         startup: candidates that are spread before the surrogate is asked.
         effort: how much is tried for one suggestion.
         seed: None for one that differs each time.
@@ -76,12 +78,14 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         axes: Sequence[Axis | None] | None = None,
         bind: Callable[[Drawn], Architecture] | None = None,
         counts: Callable[[FrozenTrial], bool] | None = None,
+        learns_of_failed: bool = True,
         startup: int = STARTUP,
         effort: Effort | None = None,
         seed: int | None = None,
     ) -> None:
         self._known: Known = dict(known or {})
         self._features, self._is_allowed, self._counts = features, is_allowed, counts
+        self._learns_of_failed = learns_of_failed
         self._axes, self._startup, self._effort = axes, startup, effort or Effort()
         self._describer: Describer | None = None
         if space is not None:
@@ -134,7 +138,14 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         if described_of != self._described_of:
             self._described, self._described_of = {}, described_of
         trials = study.get_trials(deepcopy=False)
-        return read_history(trials, describe, self._described, without=trial.number, counts=self._counts)
+        return read_history(
+            trials,
+            describe,
+            self._described,
+            without=trial.number,
+            counts=self._counts,
+            learns_of_failed=self._learns_of_failed,
+        )
 
     def _next(
         self, pool: Pool, history: History, directions: Sequence[StudyDirection], rng: np.random.Generator

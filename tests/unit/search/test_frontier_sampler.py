@@ -228,4 +228,8 @@ def test_history_sorts_unfinished_curves_apart() -> None:
     study.tell(trials[3], [0.5, 2.0])
     found = read_history(study.get_trials(deepcopy=False), describe, {}, without=99)
     assert (len(found.pending), len(found.partial), len(found.observed), found.count) == (1, 2, 1, 4)
+    study.tell(trials[0], state=TrialState.FAIL)
+    for learns, failed in ((True, 1), (False, 0)):
+        found = read_history(study.get_trials(deepcopy=False), describe, {}, without=99, learns_of_failed=learns)
+        assert (len(found.failed), len(found.pending)) == (failed, 0) and len(found.seen) == 4
     assert [list(row) for row in found.curves[0]] == [[1.0, 2.0], [0.5, 2.0]]
