@@ -37,7 +37,7 @@ class Method(ABC):
     def failed(self, row: int) -> None:
         """A training came to nothing."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most hold nothing that must be let go
         """The run is over."""
 
 
