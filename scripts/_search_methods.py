@@ -115,7 +115,8 @@ class Stops:
         """The first paused candidate that the rule would let go on by now."""
         if self._is_settled:
             return None
-        for row in sorted(self.paused, key=list(self._reached).index):
+        # In the order in which they came to a first rung.
+        for row in [row for row in self._reached if row in self.paused]:
             if self._decides(row) != "pause":
                 self.paused.remove(row)
                 self._rule.put(self._curve(row, "running"))

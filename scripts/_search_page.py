@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -58,8 +59,7 @@ trainings that were made once, every candidate of a small space with its whole c
   the seed that it sees is the table's *ceiling*.
 - A candidate counts once it was trained to the end. A draw that is not new, or that the space excludes, costs nothing;
   after {FRUITLESS_DRAWS} of them in a row a new candidate is drawn from the space. Samplers are told as in a study.
-- Settings are chosen on {" and ".join(TUNING.tables[:1])} with seeds {TUNING.seeds[0]} to {TUNING.seeds[-1]}
-  (`--tune`). What is reported are seeds {REPORTED.seeds[0]} to {REPORTED.seeds[-1]}; *sotu* was used for no choice.
+- Settings are chosen on *{TUNING.tables[0]}* with seeds {TUNING.seeds[0]} to {TUNING.seeds[-1]} (`--tune`). What is reported are seeds {REPORTED.seeds[0]} to {REPORTED.seeds[-1]}; *sotu* was used for no choice.
 - Figures are medians over seeds with their quartiles in brackets. Ratios are against the best of
   {", ".join(WAYS[name].label for name in PEERS)}.
 """
@@ -245,6 +245,7 @@ def _spread(found: Spread, shown: Any = lambda value: f"{value:.3f}") -> str:
 
 
 def _ratio(other: float, own: float) -> str:
-    if own == float("inf"):
-        return "" if other == float("inf") else "below 1"
-    return f"{number(other / own)}" if other != float("inf") else "more than " + f"{TRAININGS / own:.3g}"
+    """How many times fewer tokens than another method takes."""
+    if math.isinf(own):
+        return "" if math.isinf(other) else f"below {other / TRAININGS:.2g}"
+    return f"more than {TRAININGS / own:.3g}" if math.isinf(other) else f"{other / own:.3g}"

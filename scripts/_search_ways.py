@@ -20,6 +20,7 @@ from _search_simulate import Method
 
 from nas.search.frontier import FrontierSampler
 from nas.search.frontier.choose import Effort
+from nas.search.mirror import silent
 from nas.search.samplers import InfeasibleForm
 from nas.space.architecture import Architecture
 from nas.space.domains import Choice
@@ -204,9 +205,11 @@ def make_method(name: str, replay: Replay, seed: int, *, syne: str | None) -> Me
     if way.sampler is None:
         assert syne is not None, "the command line leaves MOASHA out where there is no Python for it"
         return Moasha(replay, python=syne, seed=seed, reduction_factor=(way.settings or {})["reduction_factor"])
+    with silent():
+        sampler = way.sampler(replay, seed)
     return Asked(
         replay,
-        way.sampler(replay, seed),
+        sampler,
         Encoding.of(replay.table.space, way.encoding),
         form=way.form,
         stops=Stops(replay, seed) if way.stops else None,
