@@ -59,7 +59,8 @@ trainings that were made once, every candidate of a small space with its whole c
   the seed that it sees is the table's *ceiling*.
 - A candidate counts once it was trained to the end. A draw that is not new, or that the space excludes, costs nothing;
   after {FRUITLESS_DRAWS} of them in a row a new candidate is drawn from the space. Samplers are told as in a study.
-- Settings are chosen on *{TUNING.tables[0]}* with seeds {TUNING.seeds[0]} to {TUNING.seeds[-1]} (`--tune`). What is reported are seeds {REPORTED.seeds[0]} to {REPORTED.seeds[-1]}; *sotu* was used for no choice.
+- Settings are chosen on *{TUNING.tables[0]}* with seeds {TUNING.seeds[0]} to {TUNING.seeds[-1]} (`--tune`). What is
+  reported is seeds {REPORTED.seeds[0]} to {REPORTED.seeds[-1]}; *sotu* was used for no choice.
 - Figures are medians over seeds with their quartiles in brackets. Ratios are against the best of
   {", ".join(WAYS[name].label for name in PEERS)}.
 """
