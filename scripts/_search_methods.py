@@ -29,7 +29,7 @@ from nas.space.domains import Choice
 from nas.space.space import Space
 
 FRUITLESS_DRAWS = 50
-"""Of a sampler, one after the other; then one is drawn from the space. (A study allows 200: a GP takes a while.)"""
+"""Of a sampler, one after the other; then one is drawn from the space. (A study allows 200.)"""
 AUDIT = 0.05
 """Share of the candidates that audit the stopping rule, as `early_stopping: true` has it."""
 
@@ -149,6 +149,7 @@ class Asked(Method):
         form: in which it is told of a draw that comes to nothing.
         stops: our early stopping, or None where everything is trained to the end.
         seed: of what is drawn straight from the space.
+        draws: in a row that may bring nothing new.
     """
 
     def __init__(
@@ -160,7 +161,9 @@ class Asked(Method):
         form: InfeasibleForm,
         stops: Stops | None,
         seed: int,
+        draws: int = FRUITLESS_DRAWS,
     ) -> None:
+        self._draws = draws
         self._replay, self._encoding, self._form, self.stops = replay, encoding, form, stops
         self._rng = random.Random(f"unseen/{seed}")
         self._axes = replay.table.axes
@@ -207,7 +210,7 @@ class Asked(Method):
             self._tell_in_vain(self._trials[row], "the training came to nothing", self._replay.rows[row].memory)
 
     def _start(self) -> int | None:
-        for _ in range(FRUITLESS_DRAWS):
+        for _ in range(self._draws):
             self.asked += 1
             trial = self._study.ask(dict(self._encoding.distributions))
             row = self._replay.place(self._encoding.decode(trial.params))

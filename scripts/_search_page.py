@@ -29,7 +29,7 @@ from _search_plots import draw_table, draw_wide
 from _search_record import Entry, Record
 from _search_run import SPEED_PARAMETERS, SPEED_TRIALS, TRAININGS, table_of
 from _search_simulate import WORKERS
-from _search_ways import REPORTED, TUNING, WAYS, names_of
+from _search_ways import GP_DRAWS, REPORTED, TUNING, WAYS, names_of
 from _search_wide import NAMES, NOISE
 
 from nas.search.rungs import TOLERATED
@@ -58,7 +58,8 @@ trainings that were made once, every candidate of a small space with its whole c
   largest memory of the space's draws), memory in powers of two. What a search of everything would have that picks by
   the seed that it sees is the table's *ceiling*.
 - A candidate counts once it was trained to the end. A draw that is not new, or that the space excludes, costs nothing;
-  after {FRUITLESS_DRAWS} of them in a row a new candidate is drawn from the space. Samplers are told as in a study.
+  after {FRUITLESS_DRAWS} of them in a row ({GP_DRAWS} of the GP's) a new candidate is drawn from the space. Samplers
+  are told as in a study.
 - Settings are chosen on *{TUNING.tables[0]}* with seeds {TUNING.seeds[0]} to {TUNING.seeds[-1]} (`--tune`). What is
   reported is seeds {REPORTED.seeds[0]} to {REPORTED.seeds[-1]}; *sotu* was used for no choice.
 - Figures are medians over seeds with their quartiles in brackets. Ratios are against the best of

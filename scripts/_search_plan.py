@@ -17,8 +17,8 @@ from _search_wide import NAMES, SIZES
 
 WIDE_SEEDS = 10
 """Of the split's seeds the first ones, in the wide spaces: their runs are long."""
-SLOW_WIDE = {"gp": 3}
-"""Fewer seeds for what takes seconds a suggestion there."""
+SLOW_WIDE, SLOW = {"gp": 3}, {"gp": 10}
+"""Fewer seeds for what takes a second and more for a suggestion: in wide spaces, on tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,19 @@ def tasks_of(chosen: Chosen, split: Split, *, syne: str | None) -> tuple[list[Ta
                 raise ValueError(f"there is no studies/tables/{name}.csv.gz: scripts/build_table makes it")
         if not tables:
             left_out.append("no table is there: scripts/build_table makes them")
-        runs = [(name, method) for name in tables for method in chosen.methods if not lacking[method]]
-        tasks += [Task("table", seed, name, method) for seed in chosen.seeds for name, method in runs]
+        able = [method for method in chosen.methods if not lacking[method]]
+        tasks += [
+            Task("table", seed, name, method)
+            for place, seed in enumerate(chosen.seeds)
+            for name in tables
+            for method in able
+            if place < SLOW.get(method, len(chosen.seeds))
+        ]
     samplers = [name for name in NAMES if name not in WAYS or not missing(name, syne=syne)]
     if "wide" in chosen.kinds:
         for place, seed in enumerate(chosen.seeds[:WIDE_SEEDS]):
-            able = [name for name in samplers if place < SLOW_WIDE.get(name, WIDE_SEEDS)]
-            tasks += [Task("wide", seed, str(size), name) for size in SIZES for name in able]
+            quick = [name for name in samplers if place < SLOW_WIDE.get(name, WIDE_SEEDS)]
+            tasks += [Task("wide", seed, str(size), name) for size in SIZES for name in quick]
     if "speed" in chosen.kinds:
         tasks += [Task("speed", 0, str(count), name) for count in SPEED_TRIALS for name in samplers]
     return tasks, left_out

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
-from _search_methods import Asked, Encoding, EncodingName, SamplerMaker, Stops
+from _search_methods import FRUITLESS_DRAWS, Asked, Encoding, EncodingName, SamplerMaker, Stops
 from _search_moasha import Moasha
 from _search_replay import Replay
 from _search_simulate import Method
@@ -25,6 +25,9 @@ from nas.search.samplers import InfeasibleForm
 from nas.space.architecture import Architecture
 from nas.space.domains import Choice
 from nas.space.space import Drawn, Space
+
+GP_DRAWS = 5
+"""A draw takes it half a second and more, and in a small space every second one is not new."""
 
 Role = Literal["baseline", "peer", "ours", "ablation", "variant"]
 
@@ -53,6 +56,7 @@ class Way:
         encoding: of the parameters.
         form: in which the sampler is told of what comes to nothing.
         stops: whether with our early stopping.
+        draws: in a row that may bring nothing new.
         settings: further words, for the record.
     """
 
@@ -62,12 +66,14 @@ class Way:
     encoding: EncodingName = "choices"
     form: InfeasibleForm = "pruned"
     stops: bool = False
+    draws: int = FRUITLESS_DRAWS
     settings: Mapping[str, Any] | None = None
 
     @property
     def words(self) -> str:
         """All that a run depends on besides the code: runs of other words are run again."""
-        return f"{self.encoding}, {self.form}, {'stops' if self.stops else 'whole'}, {dict(self.settings or {})}"
+        stops = "stops" if self.stops else "whole"
+        return f"{self.encoding}, {self.form}, {stops}, {self.draws} draws, {dict(self.settings or {})}"
 
 
 def random_sampler(replay: Replay, seed: int) -> optuna.samplers.BaseSampler:
@@ -154,7 +160,7 @@ WAYS: Mapping[str, Way] = {
         label="NSGA-II (Optuna)", role="peer", sampler=nsga2(16), form="complete", settings={"population": 16}
     ),
     "tpe": Way(label="TPE (Optuna)", role="peer", sampler=tpe(multivariate=False), settings={"multivariate": False}),
-    "gp": Way(label="GP (Optuna)", role="peer", sampler=gp, encoding="ordered"),
+    "gp": Way(label="GP (Optuna)", role="peer", sampler=gp, encoding="ordered", draws=GP_DRAWS),
     "moasha": Way(label="MOASHA (Syne Tune)", role="peer", sampler=None, settings={"reduction_factor": 3}),
     "random+stops": Way(label="random, our early stopping", role="baseline", sampler=random_sampler, stops=True),
     "nsga2+stops": Way(
@@ -179,7 +185,7 @@ VARIANTS: Mapping[str, Way] = {
     ),
     "tpe@multivariate": Way(label="TPE, multivariate", role="variant", sampler=tpe(multivariate=True)),
     "tpe@ordered": Way(label="TPE, ordered", role="variant", sampler=tpe(multivariate=False), encoding="ordered"),
-    "gp@choices": Way(label="GP, choices", role="variant", sampler=gp),
+    "gp@choices": Way(label="GP, choices", role="variant", sampler=gp, draws=GP_DRAWS),
     "moasha@2": Way(label="MOASHA, factor 2", role="variant", sampler=None, settings={"reduction_factor": 2}),
     "ours@axes": Way(label="frontier, axes inferred", role="variant", sampler=frontier(scale=False), stops=True),
     "ours@startup4": Way(label="frontier, 4 first", role="variant", sampler=frontier(startup=4), stops=True),
@@ -214,6 +220,7 @@ def make_method(name: str, replay: Replay, seed: int, *, syne: str | None) -> Me
         form=way.form,
         stops=Stops(replay, seed) if way.stops else None,
         seed=seed,
+        draws=way.draws,
     )
 
 

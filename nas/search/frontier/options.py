@@ -91,10 +91,13 @@ class SpaceDescriber:
         samples = [self._bind(found) for found in drawn if found.architecture is not None]
         self._features = ArchitectureFeatures(samples, sum(entry.most for entry in space.entries))
         self._described: dict[Hashable, tuple[Array, Array, Mapping[int, float]]] = {}
+        sizes = [len(parameter.domain.grid or ()) for parameter in space.parameters]
+        self._is_small = 0 < math.prod(sizes) <= _MOST_KEPT
+        self._decoded: dict[tuple[Any, ...], Drawn] = {}
 
     def __call__(self, params: Params) -> Option | None:
         """See `Describer`."""
-        drawn = self._space.decode(params)
+        drawn = self._decode(params)
         if drawn.architecture is None:
             return None
         architecture = self._bind(drawn)
@@ -110,6 +113,15 @@ class SpaceDescriber:
             known = {place: float(function(architecture)) for place, function in self._known.items()}
             described = self._described[key] = (*self._features(architecture, drawn.training), known)
         return Option(params, key, *described, True)
+
+    def _decode(self, params: Params) -> Drawn:
+        if not self._is_small:
+            return self._space.decode(params)
+        values = tuple(params[name] for name in self.distributions)
+        drawn = self._decoded.get(values)
+        if drawn is None:
+            drawn = self._decoded[values] = self._space.decode(params)
+        return drawn
 
 
 class ParameterDescriber:
