@@ -103,7 +103,15 @@ class Replay:
 
     def place(self, values: Mapping[str, Any]) -> int | None:
         """The row of an assignment of the space's parameters, or None where the table lacks it."""
-        return self.row_of(self.table.space.decode(values))
+        key = tuple(values.items())
+        if key not in self._asked:
+            self._asked[key] = self.row_of(self.table.space.decode(values))
+        return self._asked[key]
+
+    @cached_property
+    def _asked(self) -> dict[Hashable, int | None]:
+        """Assignments that were asked for: a table's space is small, and they come again and again."""
+        return {}
 
     def row_of(self, drawn: Drawn) -> int | None:
         """The row of a draw, or None where the table lacks it."""
