@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# By section of the page; "tables" stands under the tables, the others at the end.
 FINDINGS: Mapping[str, tuple[str, ...]] = {
     "tables": (
         "MOASHA stops by the rank of both objectives together, after one rung and for good: what learns late, and what "

@@ -90,7 +90,7 @@ def write_page(record: Record, path: Path) -> None:
         draw_wide(record, pictures / "search_wide.png")
         parts.append("\n".join(_wide(record)))
     parts.append("\n".join(_speed(record)))
-    parts += ["## Learnt on the way\n", _findings("sampler"), _findings("stopping"), _cost(record)]
+    parts += ["## Learnt on the way\n", _findings("sampler").rstrip("\n"), _findings("stopping"), _cost(record)]
     path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
 
 
@@ -200,7 +200,7 @@ def _rate(count: int, wrong: int) -> str:
 def _wide(record: Record) -> Iterator[str]:
     yield WIDE
     shown = " | ".join(f"after {budget}" for budget in WIDE_BUDGETS)
-    yield f"| parameters | | seeds | {shown} | s a suggestion |"
+    yield f"| parameters | | seeds | {shown} | s a suggestion, at the end |"
     yield f"|---:|---|---:|{'---:|' * len(WIDE_BUDGETS)}---:|"
     for size in sorted(record.names("wide"), key=int):
         found = record.of("wide", size)
