@@ -11,18 +11,16 @@ range. The memory is that of the weights and of a cache, by formula.
 Hypervolume is of the noiseless qualities of all candidates that were evaluated: quality from that of
 the smallest network to the best known, memory in powers of two from the smallest to the largest
 network of the space. The best known front is that of a long evolution on the noiseless function.
-
-    python scripts/_search_wide.py --parameters 27 --seeds 0 1 2 --samplers random frontier
+Nothing runs beside anything else here: a candidate is suggested once the one before it is known.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import optuna
@@ -30,14 +28,16 @@ from numpy.typing import NDArray
 
 from nas.pareto import Axis, hypervolume, non_dominated
 from nas.search.frontier import FrontierSampler
+from nas.search.mirror import silent
 from nas.space import Space
 from nas.space.architecture import Architecture
 
 WIDTHS, HEADS, RATIOS, LEAST_DEPTH = (64, 96, 128, 192, 256), (1, 2, 4, 8), (1, 2, 3, 4), 2
 VOCABULARY, HEAD_DIM, CONTEXT = 256, 16, 512
 NOISE = 0.005
-BUDGETS = (25, 100)
-NAMES = ("random", "nsga2", "tpe", "frontier")
+SIZES = (27, 51, 75)
+EVALUATIONS = 100
+NAMES = ("random", "nsga2", "tpe", "gp", "frontier")
 
 Array = NDArray[np.float64]
 Genes = NDArray[np.int64]
@@ -133,6 +133,13 @@ class Wide:
         whole = [WIDTHS.index(architecture.width), architecture.depth - LEAST_DEPTH]
         return np.array([[*whole, 0 if architecture.tied_embeddings else 1, *heads, *ratios]])
 
+    def evaluate(self, params: Mapping[str, Any]) -> tuple[float, float]:
+        """Noiseless quality and memory of an assignment."""
+        architecture = self.space.decode(params).architecture
+        assert architecture is not None
+        genes = self.genes(architecture)
+        return float(self.qualities(genes)[0]), float(self.memories(genes)[0])
+
     def memory(self, architecture: Architecture) -> float:
         """The known objective."""
         return float(self.memories(self.genes(architecture))[0])
@@ -216,50 +223,52 @@ def make_sampler(name: str, problem: Wide, seed: int) -> optuna.samplers.BaseSam
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
         "nsga2": lambda: optuna.samplers.NSGAIISampler(seed=seed, population_size=16),
         "tpe": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=False),
+        "gp": lambda: optuna.samplers.GPSampler(seed=seed),
         "frontier": lambda: FrontierSampler(problem.space, known={1: problem.memory}, seed=seed),
     }
     return makers[name]()
 
 
 def run(problem: Wide, name: str, seed: int, trials: int) -> tuple[Array, float]:
-    """Noiseless points (trials, 2) in the order of evaluation, and seconds of one core a suggestion at the end."""
+    """Noiseless points (trials, 2) in the order of evaluation, and seconds of the processor a suggestion at the end."""
     distributions = FrontierSampler(problem.space).distributions
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=make_sampler(name, problem, seed))
     rng = np.random.default_rng([7, seed])
     points, seconds = [], []
-    for _ in range(trials):
-        begun = time.process_time()
-        trial = study.ask(distributions)
-        seconds.append(time.process_time() - begun)
-        architecture = problem.space.decode(trial.params).architecture
-        assert architecture is not None
-        genes = problem.genes(architecture)
-        quality, memory = float(problem.qualities(genes)[0]), float(problem.memories(genes)[0])
-        study.tell(trial, [quality + NOISE * float(rng.normal()), memory])
-        points.append([quality, memory])
+    with silent():
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=make_sampler(name, problem, seed))
+        for _ in range(trials):
+            begun = time.process_time()
+            trial = study.ask(distributions)
+            seconds.append(time.process_time() - begun)
+            quality, memory = problem.evaluate(trial.params)
+            study.tell(trial, [quality + NOISE * float(rng.normal()), memory])
+            points.append([quality, memory])
     return np.array(points), float(np.mean(seconds[-5:]))
 
 
-def main() -> None:
-    """Compares samplers and prints one JSON line for each run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parameters", type=int, nargs="+", default=[27, 51, 75])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--samplers", nargs="+", default=list(NAMES), choices=NAMES)
-    parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
-    options = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for parameters in options.parameters:
-        for seed in options.seeds:
-            problem = Wide(parameters, seed)
-            best = hypervolume(problem.best, problem.axes)
-            for name in options.samplers:
-                points, seconds = run(problem, name, seed, max(options.budgets))
-                reached = [hypervolume(points[:count], problem.axes) for count in options.budgets]
-                shares = {count: round(found / best, 4) for count, found in zip(options.budgets, reached, strict=True)}
-                line = {"parameters": parameters, "seed": seed, "sampler": name, "share": shares}
-                print(json.dumps({**line, "seconds": round(seconds, 3), "best": round(best, 4)}), flush=True)
+def shares(problem: Wide, points: Array, *, first: int) -> list[float]:
+    """The share of the best known hypervolume after each evaluation from the `first` on."""
+    best = hypervolume(problem.best, problem.axes)
+    return [hypervolume(points[:count], problem.axes) / best for count in range(first, len(points) + 1)]
 
 
-if __name__ == "__main__":
-    main()
+def seconds_at(problem: Wide, name: str, trials: int, *, asked: int = 3) -> float:
+    """Median seconds of the processor that a suggestion takes behind so many trials, drawn at random."""
+    distributions = FrontierSampler(problem.space).distributions
+    rng = np.random.default_rng([11, trials])
+    with silent():
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(trials):
+            trial = study.ask(distributions)
+            quality, memory = problem.evaluate(trial.params)
+            study.tell(trial, [quality + NOISE * float(rng.normal()), memory])
+        study.sampler = make_sampler(name, problem, 0)
+        took = []
+        # The first one describes all trials before it, which a study that goes on does not repeat.
+        for _ in range(asked + 1):
+            begun = time.process_time()
+            trial = study.ask(distributions)
+            took.append(time.process_time() - begun)
+            quality, memory = problem.evaluate(trial.params)
+            study.tell(trial, [quality, memory])
+    return float(np.median(took[1:]))

@@ -107,7 +107,7 @@ class Draw:
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     scope: Scope = "model"
 
-    @property
+    @cached_property
     def fixed(self) -> Value | None:
         """The value where there is only one, else None."""
         grid = self.domain.grid

@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from nas.records import Decision
 from nas.report.stopping import curve_of, curves_of, rung_values, scores_of
-from nas.search.audit import FalseStops, Thirds, false_stops, is_exempt, thirds, unreliable
-from nas.search.rungs import Curve, Margin, Verdict, judge, margin_at
+from nas.search.stopping import StoppingRule
 from nas.store import Store, StoredStudy, StoredTrial
 from nas.study.plan import Plan
 
@@ -31,12 +30,14 @@ class Stopping:
         self._plan, self._words = plan, plan.early_stopping
         self._store, self._study = store, study
         self._rung_count: int | None = None
-        self._curves: dict[int, Curve] = {}
-        self._margins: dict[int, Margin] = {}
-        self._audits: tuple[list[FalseStops], Thirds] | None = None
         self._is_settled = False
-        if self._words is not None:
-            self._curves = {curve.number: curve for curve in curves_of(store, study)}
+        words = self._words
+        self._rule = StoppingRule(
+            () if words is None else curves_of(store, study),
+            seed=plan.seed,
+            audit=0.0 if words is None else words.audit,
+            caution=1.0 if words is None else float(words.margin),
+        )
         rows = store.decisions(study)
         # The last row of a trial stands.
         self._last: dict[int, tuple[str, str]] = dict(
@@ -47,16 +48,16 @@ class Stopping:
         """A trial was begun or changed its state."""
         if self._words is None:
             return
-        old = self._curves.get(trial.number)
+        old = self._rule.get(trial.number)
         if trial.state == "infeasible":
-            self._curves.pop(trial.number, None)
+            self._rule.drop(trial.number)
         elif old is None:
-            self._curves[trial.number] = curve_of(trial, self._study, ())
+            self._rule.put(curve_of(trial, self._study, ()))
         elif old.state != trial.state:
-            self._curves[trial.number] = replace(old, state=trial.state)
+            self._rule.put(replace(old, state=trial.state))
         else:
             return
-        self._forget()
+        self._is_settled = False
 
     def scored(self, trial: StoredTrial, rung: int, measured: Mapping[str, float]) -> None:
         """A rung was reached.
@@ -66,16 +67,16 @@ class Stopping:
             rung: from 0.
             measured: metric → value at the candidate's own context.
         """
-        row, curve = scores_of(self._study, measured), self._curves.get(trial.number)
+        row, curve = scores_of(self._study, measured), self._rule.get(trial.number)
         # After a checkpoint was lost a rung is reached twice.
         if row is None or curve is None or rung > len(curve.scores):
             return
-        self._curves[trial.number] = replace(curve, scores=(*curve.scores[:rung], row, *curve.scores[rung + 1 :]))
-        self._forget()
+        self._rule.put(replace(curve, scores=(*curve.scores[:rung], row, *curve.scores[rung + 1 :])))
+        self._is_settled = False
 
     def rungs(self, trial: StoredTrial) -> list[list[float]]:
         """The values of all objectives at each rung that a trial reached; none where nobody is stopped early."""
-        curve = self._curves.get(trial.number)
+        curve = self._rule.get(trial.number)
         return [] if curve is None else rung_values(curve, self._study)
 
     def decide(self, trial: StoredTrial) -> Decision:
@@ -84,11 +85,11 @@ class Stopping:
         Args:
             trial: running, with its scores up to that rung.
         """
-        curve = self._curves.get(trial.number)
+        curve = self._rule.get(trial.number)
         if curve is None or not 0 < len(curve.scores) < self._rungs(trial):
             decision = Decision("continue", f"rung at step {trial.step} reached")
         else:
-            decision = self._decision(curve, self._rungs(trial))
+            decision = self._rule.decide(curve, self._rungs(trial))
         self.store(trial, decision)
         return decision
 
@@ -98,7 +99,9 @@ class Stopping:
             return None
         for trial in sorted(trials, key=lambda found: found.number):
             if trial.state == "paused":
-                decision = self._decision(self._curves[trial.number], self._rungs(trial))
+                curve = self._rule.get(trial.number)
+                assert curve is not None, "whoever is paused was judged by its curve"
+                decision = self._rule.decide(curve, self._rungs(trial))
                 if decision.action != "pause":
                     return trial, Decision("resume", decision.reason)
         self._is_settled = True
@@ -115,41 +118,3 @@ class Stopping:
         if self._rung_count is None:
             self._rung_count = len(self._plan.schedule(trial.candidate.architecture).rung_steps)
         return self._rung_count
-
-    def _decision(self, curve: Curve, rungs: int) -> Decision:
-        verdict = self._judged(curve, rungs)
-        if verdict.can_reach:
-            return Decision("continue", verdict.reason)
-        assert self._words is not None
-        if is_exempt(self._plan.seed, curve.key, self._words.audit):
-            self._curves[curve.number] = replace(curve, audited=True)
-            self._audits = None
-            return Decision(
-                "audit", f"{verdict.reason}; goes on, as one of the {self._words.audit:.0%} that audit the rule"
-            )
-        wrong = self._unreliable(curve)
-        if wrong is None:
-            return Decision("pause", verdict.reason)
-        return Decision(
-            "continue",
-            f"{verdict.reason}; goes on, for {wrong.wrong} of {wrong.audited} audited stops were wrong ({wrong.group})",
-        )
-
-    def _judged(self, curve: Curve, rungs: int) -> Verdict:
-        assert self._words is not None
-        curves, rung, caution = list(self._curves.values()), len(curve.scores) - 1, float(self._words.margin)
-        if rung not in self._margins:
-            self._margins[rung] = margin_at(curves, rung, rungs=rungs, caution=caution)
-        return judge(curve, curves, rungs=rungs, margin=self._margins[rung])
-
-    def _unreliable(self, curve: Curve) -> FalseStops | None:
-        if self._audits is None:
-            curves = list(self._curves.values())
-            self._audits = (false_stops(curves), thirds(curves))
-        return unreliable(curve, *self._audits)
-
-    def _forget(self) -> None:
-        """What was concluded from the curves no longer holds."""
-        self._margins = {}
-        self._audits = None
-        self._is_settled = False

@@ -24,6 +24,8 @@ Params = Mapping[str, Any]
 Known = Mapping[int, Callable[[Any], float]]
 # Draws that say what keys and values the layers of a space have.
 _SAMPLES = 256
+# Candidates whose description is remembered: those of a small space come again with every suggestion.
+_MOST_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -88,19 +90,38 @@ class SpaceDescriber:
         drawn = [space.decode(draw(self.distributions, rng)) for _ in range(_SAMPLES)]
         samples = [self._bind(found) for found in drawn if found.architecture is not None]
         self._features = ArchitectureFeatures(samples, sum(entry.most for entry in space.entries))
+        self._described: dict[Hashable, tuple[Array, Array, Mapping[int, float]]] = {}
+        sizes = [len(parameter.domain.grid or ()) for parameter in space.parameters]
+        self._is_small = 0 < math.prod(sizes) <= _MOST_KEPT
+        self._decoded: dict[tuple[Any, ...], Drawn] = {}
 
     def __call__(self, params: Params) -> Option | None:
         """See `Describer`."""
-        drawn = self._space.decode(params)
+        drawn = self._decode(params)
         if drawn.architecture is None:
             return None
         architecture = self._bind(drawn)
+        key = (architecture, drawn.training)
+        # Limits may be learnt as a study goes on; what is asked beyond them is a function of the candidate.
         if not self._is_allowed(architecture):
             # Its other figures are not asked for: most draws of a tight space end here.
-            return Option(params, (architecture, drawn.training), np.zeros(0), np.zeros(0), {}, False)
-        summary, layers = self._features(architecture, drawn.training)
-        known = {place: float(function(architecture)) for place, function in self._known.items()}
-        return Option(params, (architecture, drawn.training), summary, layers, known, True)
+            return Option(params, key, np.zeros(0), np.zeros(0), {}, False)
+        described = self._described.get(key)
+        if described is None:
+            if len(self._described) >= _MOST_KEPT:
+                self._described.clear()
+            known = {place: float(function(architecture)) for place, function in self._known.items()}
+            described = self._described[key] = (*self._features(architecture, drawn.training), known)
+        return Option(params, key, *described, True)
+
+    def _decode(self, params: Params) -> Drawn:
+        if not self._is_small:
+            return self._space.decode(params)
+        values = tuple(params[name] for name in self.distributions)
+        drawn = self._decoded.get(values)
+        if drawn is None:
+            drawn = self._decoded[values] = self._space.decode(params)
+        return drawn
 
 
 class ParameterDescriber:
