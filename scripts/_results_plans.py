@@ -339,7 +339,8 @@ FINDINGS: Mapping[str, str] = {
         "at it, .58 and .43 with fresh seeds where seed 0 had .97 at the same rate: it is on its way when the budget "
         "ends, and how far is chance. The recurrent mixer is also the one that needs its learning rate: in noisy "
         "recall .9996 at 1e-3 and .46 at 1e-2, where full attention is at 1.000 for all three."
-        " Compression is half learnt by all three alike (.36 to .43; guessing has .125): their seeds differ by as much as they do, and each is best at 1e-2, the largest rate."
+        " Compression is half learnt by all three alike (.36 to .43; guessing has .125): their seeds differ by as "
+        "much as they do, and each is best at 1e-2, the largest rate."
     ),
     "listops": (
         "The order of the Long Range Arena, where full attention (.36) is far ahead of local (.16) and linear "
