@@ -23,9 +23,9 @@ OURS, BASELINE = "ours", "random"
 WIDE_OURS = "frontier"
 
 # What is asked for.
-TOKENS_RATIO = 2.0
+TOKENS_RATIO = 3.0
 WIDE_SHARES = {25: 0.90, 100: 0.97}
-SECONDS = {100: 1.0, 1000: 2.0}
+SECONDS = {100: 1.0, 1000: 3.0}
 
 Curve = Sequence[tuple[float, float]]
 Spread = tuple[float, float, float]
