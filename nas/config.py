@@ -656,6 +656,8 @@ def parse_confirm(value: bool | int | Mapping[str, Any] | ConfirmWords | None) -
         return None
     if value is True:
         return ConfirmWords()
+    if not isinstance(value, int | Mapping | ConfirmWords):
+        raise StudyError(f"confirm must be a whole number of further seeds or a mapping, not {value!r}: confirm: 3")
     if isinstance(value, Mapping):
         words: ConfirmWords = validate(ConfirmWords, value, Lines("confirm", {}), StudyError)
     else:

@@ -12,7 +12,7 @@
         ├── DivergedError          the loss is no longer a number: the candidate's fault
         ├── OutOfMemoryError       the candidate does not fit the device: the candidate's fault
         ├── TimedOutError          the candidate took longer than its time_limit: the candidate's fault
-        └── WorkerError            a process died or an evaluator raised: nobody's or the machine's fault
+        └── WorkerError            a process died or evaluators raise: nobody's, the machine's or the evaluator's fault
             └── KilledForMemoryError   the kernel killed the process because the machine's memory ran out
 
     DataWarning (a UserWarning)    what is wrong with single records, counted; the others are used

@@ -24,7 +24,7 @@ class HypervolumeWords(Words):
     """`{patience: 20, growth: 0.01}`."""
 
     patience: int = Field(ge=1)
-    growth: float | int = Field(DEFAULT_GROWTH, ge=0)
+    growth: float | int = Field(DEFAULT_GROWTH, gt=0)
 
 
 class StopWords(Words):
@@ -53,6 +53,11 @@ class Stop:
     seconds: float | None = None
     patience: int | None = None
     growth: float = DEFAULT_GROWTH
+
+    @property
+    def is_of_time_alone(self) -> bool:
+        """Whether it is time and nothing else that it limits."""
+        return self.seconds is not None and self.tokens is None and self.flops is None and self.patience is None
 
     @property
     def is_set(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nas.cli.running import be_a_good_neighbour, time_limit
+from nas.cli.running import be_a_good_neighbour, run_seconds
 
 
 def confirm(arguments: argparse.Namespace) -> int:
@@ -15,7 +15,7 @@ def confirm(arguments: argparse.Namespace) -> int:
     from nas.report.tables import render_front
     from nas.study import Study
 
-    seconds = time_limit(arguments)
+    seconds = run_seconds(arguments)
     with Study.load(arguments.study, store=arguments.store, files=arguments.files) as study:
         try:
             with Display(quiet=arguments.quiet) as display:

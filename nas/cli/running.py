@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.trials is not None and arguments.trials < 1:
         raise StudyError(f"--trials must be at least 1, not {arguments.trials}")
-    seconds = time_limit(arguments)
+    seconds = run_seconds(arguments)
     with Study.load(
         arguments.study, store=arguments.store, files=arguments.files, settings=_settings(arguments)
     ) as study:
@@ -90,7 +90,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, str]:
     return settings
 
 
-def time_limit(arguments: argparse.Namespace) -> float | None:
+def run_seconds(arguments: argparse.Namespace) -> float | None:
     """The seconds of --time, or None.
 
     Raises:

@@ -71,6 +71,7 @@ class TrainingEvaluator:
             with quiet(), freed_memory_kept() if job.memory_limit is None else freed_memory_returned():
                 # The data is not the candidate's: it is read before the limit is reckoned.
                 task = load_task(job.task)
+                start = time.perf_counter()
                 limit, peak = MemoryLimit(job.memory_limit, device), Peak(device)
                 return _train(job, task, limit, peak, start) if job.kind == "train" else _test(job, task, limit, start)
         except (InputError, KeyboardInterrupt):

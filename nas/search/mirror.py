@@ -37,6 +37,9 @@ _OLD_CONSTRAINTS = "constraints"
 RUNGS = "rungs"
 
 
+# Stands in for the worst value of an objective of which nothing is known yet.
+UNKNOWN_WORST = 1e12
+
 DIRECTIONS = {"minimize": StudyDirection.MINIMIZE, "maximize": StudyDirection.MAXIMIZE}
 
 
@@ -63,7 +66,7 @@ class Mirrored:
         parameters: an assignment that decodes to its candidate.
         values: of all objectives in order; placeholders for an infeasible one; None while it is not complete.
         is_running: whether it goes on.
-        violations: rule → how far it is broken, for an infeasible one.
+        violations: rule → how far it is broken, for an infeasible one or one that failed by its own fault.
         rungs: values of all objectives at each rung that it reached.
     """
 
@@ -122,6 +125,11 @@ class Mirror:
             trial = self._study.ask(self._distributions)
         self._asked[trial.number] = trial
         return Suggestion(trial.number, dict(trial.params))
+
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the sampler said of its last suggestion that it knows nothing new."""
+        return self._sampler.found_nothing
 
     def name_trial(self, number: int, ours: int) -> None:
         """Says in Optuna's tables which trial of ours this is: the numbers drift apart after duplicates."""
@@ -223,6 +231,9 @@ class Mirror:
         self._storage.set_trial_system_attr(trial_id, _OLD_CONSTRAINTS, how_far)
         if self._sampler.infeasible_form == "pruned":
             self._tell(number, state=TrialState.PRUNED)
+        elif self._sampler.infeasible_form == "constrained" and UNKNOWN_WORST in map(abs, placeholder):
+            # A surrogate of the values would see no other differences beside so large a one, for good.
+            self._tell(number, state=TrialState.FAIL)
         else:
             self._tell(number, values=list(placeholder))
 

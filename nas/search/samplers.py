@@ -61,6 +61,11 @@ class SamplerAdapter(ABC):
     def prepare(self, problem: SearchProblem) -> None:  # noqa: B027 - most samplers have no use for it
         """Hears, once and before the first suggestion, what is searched."""
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether the sampler said of its last suggestion that it knows nothing new."""
+        return False
+
     @abstractmethod
     def make(self, trials_so_far: int) -> optuna.samplers.BaseSampler:
         """The sampler of the next suggestion."""

@@ -97,8 +97,9 @@ def _word_kind(value: object) -> str:
 
 
 def _training_kind(value: object) -> str:
-    # A rule has a name; which there are, and their keys, is for whoever reads it.
-    return "rule" if isinstance(value, Mapping) and "name" in value else _word_kind(value)
+    # Which rules there are, and what they lack, is for whoever reads them.
+    is_rule = isinstance(value, Mapping) and not {"name", "base_width"}.isdisjoint(value)
+    return "rule" if is_rule else _word_kind(value)
 
 
 def _layers_kind(value: object) -> str | None:

@@ -73,9 +73,9 @@ class StoredTrial:
         seed: of the training.
         role: "search" for a trial of the search; "confirm" for a replicate of one, with another seed.
         budget: of the training, in multiples of the study's.
-        state: "infeasible" ones were never begun, or ran out of memory; "paused" ones may go on.
+        state: "infeasible" ones were never begun, or broke a limit that only training shows; "paused" ones may go on.
         reason: why it is in this state, one line.
-        failure: what went wrong, for a failed one, and for an infeasible one that ran out of memory.
+        failure: what went wrong, for a failed one, and for an infeasible one whose training was begun.
         optuna_number: of its mirror, if it has one.
         step: training steps recorded so far.
         tokens: trained on so far.

@@ -82,8 +82,11 @@ class Confirmation:
     ending: Ending
     _begun_at: float = 0.0
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Trains until every member of the front has its replicates, and scores their test part.
+
+        Returns:
+            Whether that is done; False where the time was over before.
 
         Raises:
             InputError: a job could not be done as asked; everything finished is kept.
@@ -92,8 +95,11 @@ class Confirmation:
         plan = replace(
             self.plan,
             early_stopping=None,
+            time_limit=None if self.plan.time_limit is None else self.plan.time_limit * self.words.factor,
             schedule=lambda architecture: scaled(self.plan.schedule(architecture), self.words.factor),
         )
+        # What an earlier confirmation had trained when it was stopped counts too.
+        self._settle()
         while (replicates := self._replicates()) is not None:
             loop = Loop(
                 plan,
@@ -106,10 +112,12 @@ class Confirmation:
                 self.ending,
                 replicates=replicates,
             )
-            loop.run(self._count("running", "complete", "failed") + len(replicates.wanted))
-            self._settle()
+            try:
+                loop.run(self._count("running", "complete", "failed") + len(replicates.wanted))
+            finally:
+                self._settle()
             if not loop.finished:
-                return
+                return False
         score_test_part(
             self.store,
             plan,
@@ -119,6 +127,7 @@ class Confirmation:
             deadline=self.ending.deadline,
             say=self._say,
         )
+        return not self._unscored()
 
     def _replicates(self) -> Replicates | None:
         """What is to be trained now, or None where nothing is left."""

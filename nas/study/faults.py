@@ -77,9 +77,10 @@ class Faults:
     _attempts: dict[int, list[Failure]] = field(default_factory=dict)
     _alike: list[tuple[StoredTrial, Failure]] = field(default_factory=list)
 
-    def scored(self) -> None:
-        """A job brought measurements."""
+    def scored(self, trial: StoredTrial) -> None:
+        """A job brought measurements; what befell it before does not count against the trial's next one."""
         self.has_scored = True
+        self._attempts.pop(trial.number, None)
         self._alike = []
 
     def judge(self, trial: StoredTrial, failure: Failure, result: Result | None) -> Verdict:

@@ -93,6 +93,7 @@ class Loop:
     _duplicates: int = 0
     _target: int | None = None
     _begun: float = field(default_factory=time.monotonic)
+    _waiting: list[StoredTrial] = field(default_factory=list)
     _finished_here: int = 0
     _paused_here: int = 0
     _hypervolume: float | None = None
@@ -116,20 +117,21 @@ class Loop:
         self._stopping = Stopping(self.plan, self.store, self.study)
         self._trials = {trial.number: trial for trial in self._own()}
         self._means = means(self.store, self.study)
-        has_scored = any(trial.step for trial in self._trials.values())
+        has_scored = self.replicates is not None or any(trial.step for trial in self._trials.values())
         self._faults = Faults(self._memory, self.plan.time_limit, has_scored)
         self._duplicates = self.study.duplicates
         self._target = target
         self._mend_front()
-        waiting = [trial for trial in self._trials.values() if trial.state == "running"]
+        self._waiting = [trial for trial in self._trials.values() if trial.state == "running"]
         while True:
             self.interrupts.check()
-            has_ended = self._fill_slots(waiting)
+            has_ended = self._fill_slots()
             if not self._active:
                 self.finished = has_ended or not self.ending.is_late
+                if self.finished:
+                    self._tell_paused()
                 if not has_ended:
                     return self.ending.reason(self._trials.values())
-                self._tell_paused()
                 if self.exhausted:
                     return "space exhausted: every feasible candidate was tried"
                 return f"all {target} candidates that were asked for have ended"
@@ -140,11 +142,11 @@ class Loop:
             self._stop_overdue()
             self.say("")
 
-    def _fill_slots(self, waiting: list[StoredTrial]) -> bool:
+    def _fill_slots(self) -> bool:
         """Gives each slot work: what was left over, what was paused too early, what is new; True if all is done."""
         while self._has_slot and not self._is_late:
-            if waiting:
-                self._take_up(waiting.pop(0))
+            if self._waiting:
+                self._take_up(self._waiting.pop(0))
             elif (paused := self._stopping.next_resumed(self._trials.values())) is not None:
                 self._resume(*paused)
             elif not self._has_all and not self.exhausted:
@@ -184,6 +186,8 @@ class Loop:
         for _ in range(FRUITLESS_DRAWS):
             if self._consider(self.mirror.ask()):
                 return True
+            if self.mirror.found_nothing:
+                break
         return any(self._consider(self.mirror.ask(values)) for values in self._unseen())
 
     def _start_replicate(self, replicates: Replicates) -> bool:
@@ -399,7 +403,7 @@ class Loop:
             return
         trial = self.store.record_result(trial, result, step=job.to_step)
         self._memory.took(trial, result)
-        self._faults.scored()
+        self._faults.scored(trial)
         contexts = (None, trial.candidate.architecture.max_context)
         measured = {found.metric: found.value for found in result.measurements if found.context in contexts}
         self._stopping.scored(trial, job.schedule.rung_steps.index(job.to_step), measured)
@@ -408,8 +412,10 @@ class Loop:
             self.mirror.tell_rungs(trial.optuna_number, rungs)
         if job.to_step < job.schedule.total_steps:
             self._note(trial)
-            # When it is late, the next run decides.
-            if not self._is_late and self._goes_on(trial):
+            if self._is_late:
+                # The next run decides, or this one, if the front grows after all.
+                self._waiting.append(trial)
+            elif self._goes_on(trial):
                 self._submit(trial, event=f"at step {job.to_step} of {job.schedule.total_steps}")
             return
         self._complete(trial, measured)
@@ -419,8 +425,9 @@ class Loop:
         """A job came to nothing: it is run again, or its trial ends with what the sampler can learn of it."""
         verdict = self._faults.judge(trial, failure, result)
         if verdict.action == "again":
-            # When it is late, the next run does.
-            if not self._is_late:
+            if self._is_late:
+                self._waiting.append(trial)
+            else:
                 self._submit(trial, event=f"starts again ({failure.reason})")
             return
         if result is not None:

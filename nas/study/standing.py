@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from nas.cost.estimate import estimate
 from nas.pareto import non_dominated
 from nas.records import Candidate
+from nas.search.mirror import UNKNOWN_WORST
 from nas.specs import family_spec
 from nas.store import MemoryFigure, StoredStudy, StoredTrial
 
@@ -54,7 +55,7 @@ def placeholder(known: Mapping[str, float], study: StoredStudy, trials: list[Sto
         sign = 1.0 if objective.direction == "minimize" else -1.0
         worst = objective.reference
         if worst is None:
-            worst = sign * max((sign * value for value in seen), default=1e12)
+            worst = sign * max((sign * value for value in seen), default=UNKNOWN_WORST)
         found.append(float(known.get(objective.name, worst)))
     return found
 

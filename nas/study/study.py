@@ -223,6 +223,11 @@ class Study:
         check_stop(plan, stop, has_scale=axes(objectives if earlier is None else earlier.objectives) is not None)
         if plan.confirm is not None:
             _refuse_unconfirmable(plan, plan.confirm)
+            if target is None and stop.is_of_time_alone:
+                raise StudyError(
+                    "confirm begins when the search is over, and nothing but stop.time ends it: give trials, or "
+                    "stop.tokens, flops or hypervolume"
+                )
         executor = _executor(plan, workers, dask)
         try:
             stored = self._enter(plan, earlier, target, stop, objectives)
@@ -233,7 +238,9 @@ class Study:
                     why.append(loop.run(target))
                     loop.say(f"the run ends: {why[-1]}")
                     if plan.confirm is not None and loop.finished:
-                        Confirmation(
+                        searched = why[-1]
+                        why.append(f"{searched}; the confirmation of the front was stopped")
+                        is_confirmed = Confirmation(
                             plan,
                             self.store,
                             stored,
@@ -244,6 +251,8 @@ class Study:
                             interrupts,
                             ending.of_time(),
                         ).run()
+                        if is_confirmed:
+                            why.append(f"{searched}; the front is confirmed")
         finally:
             executor.close()
         return self.front()

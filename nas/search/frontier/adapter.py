@@ -37,6 +37,11 @@ class Frontier(SamplerAdapter):
             seed=self.seed,
         )
 
+    @property
+    def found_nothing(self) -> bool:
+        """See `SamplerAdapter.found_nothing`."""
+        return self._sampler is not None and self._sampler.found_nothing
+
     def make(self, trials_so_far: int) -> optuna.samplers.BaseSampler:
         """See `SamplerAdapter.make`."""
         assert self._sampler is not None

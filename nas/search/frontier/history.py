@@ -79,6 +79,10 @@ def read_history(
         option = known[trial.number]
         if option is not None:
             _sort(found, trial, option, learns_of_failed=learns_of_failed)
+    # One that was paused when the study ended once, and went on later, has another trial with more of its curve.
+    ended = {option.key for option, _ in found.observed} | {option.key for option in found.pending}
+    newest = {option.key: (option, rungs) for option, rungs in found.partial if option.key not in ended}
+    found.partial = list(newest.values())
     # A repeat that was refused says nothing: the candidate itself does.
     better = {option.key for option in found.options}
     found.failed = list({option.key: option for option in found.failed if option.key not in better}.values())

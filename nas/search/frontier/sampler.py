@@ -90,9 +90,10 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         self._describer: Describer | None = None
         if space is not None:
             self._describer = SpaceDescriber(space, self._known, bind=bind, is_allowed=is_allowed)
-        self._random = optuna.samplers.RandomSampler(seed=seed)
         self._seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) if seed is None else seed
         self._shared = IntersectionSearchSpace()
+        # Whether the last search for something new and allowed was in vain; it would be so again.
+        self.found_nothing = False
         self._described: dict[int, Option | None] = {}
         self._described_of: tuple[str, tuple[str, ...]] = ("", ())
 
@@ -103,7 +104,6 @@ class FrontierSampler(optuna.samplers.BaseSampler):
 
     def reseed_rng(self) -> None:
         """See `optuna.samplers.BaseSampler`; workers of one process each must differ."""
-        self._random.reseed_rng()
         self._seed = int(np.random.SeedSequence().generate_state(1)[0])
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -125,13 +125,16 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         history = self._history(study, trial, describe)
         rng = np.random.default_rng(derived_seed(self._seed, history.count))
         option = self._next(Pool(describe, history.seen, rng), history, study.directions, rng)
+        self.found_nothing = option is None
         return {} if option is None else dict(option.params)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """See `optuna.samplers.BaseSampler`: a random value."""
-        return self._random.sample_independent(study, trial, param_name, param_distribution)
+        """See `optuna.samplers.BaseSampler`: a random value, the same after a resume."""
+        seed = derived_seed(self._seed, f"{trial.number}/{param_name}")
+        once = optuna.samplers.RandomSampler(seed=seed % 2**32)
+        return once.sample_independent(study, trial, param_name, param_distribution)
 
     def _history(self, study: Study, trial: FrozenTrial, describe: Describer) -> History:
         described_of = (study.study_name, tuple(describe.distributions))
@@ -167,6 +170,6 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         return next_spread(pool, before, scale)
 
 
-def derived_seed(seed: int, count: int) -> int:
-    """A seed for the suggestion after `count` candidates, the same after a resume."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{count}".encode()).digest()[:8], "big")
+def derived_seed(seed: int, place: int | str) -> int:
+    """A seed for one place of a study, such as the suggestion after so many candidates; the same after a resume."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{place}".encode()).digest()[:8], "big")

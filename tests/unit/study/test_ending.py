@@ -10,6 +10,7 @@ import pytest
 from tests_support import write_study
 
 from nas import Architecture, Objective, Space, Study
+from nas.config import parse_confirm
 from nas.errors import StudyError
 from nas.limits import Stop
 from nas.report.failures import ended_lines
@@ -109,6 +110,28 @@ def test_limits_that_can_never_be_reached_are_refused_before_anything_is_written
         pytest.raises(StudyError, match=r"stop.hypervolume needs a hypervolume.*worst="),
     ):
         study.run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_growth_is_above_nothing_and_confirming_needs_another_end_than_time(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="growth"):
+        make(tmp_path, {"hypervolume": {"patience": 3, "growth": 0}})
+    with (
+        Study(
+            name="mine",
+            space=SPACE,
+            evaluate=lambda architecture, seed: {"loss": 1.0 + seed},
+            objectives=[Objective("loss", "minimize"), Objective("size", "minimize", known=lambda found: found.width)],
+            store=f"sqlite:///{tmp_path}/mine.db",
+            stop={"time": "1m"},
+            confirm=2,
+        ) as study,
+        pytest.raises(StudyError, match=r"nothing but stop\.time ends it: give trials"),
+    ):
+        study.run()
+    for wrong in (2.0, "3"):
+        with pytest.raises(StudyError, match="confirm must be a whole number"):
+            parse_confirm(wrong)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +13,18 @@ import optuna
 import pytest
 
 from nas import Architecture, Objective, Space, Study
-from nas.config import EarlyStoppingWords
+from nas.config import ConfirmWords, EarlyStoppingWords
 from nas.files import Files
+from nas.limits import Stop
 from nas.records import CheckpointReference, Failure, Job, Measurement, Result, Schedule
 from nas.report.stopping import stopping_lines
+from nas.search.frontier.history import read_history
+from nas.search.frontier.options import SpaceDescriber
 from nas.specs.tasks import TaskShape
 from nas.store import StoredTrial
+from nas.study import loop
+from nas.study import study as study_module
+from nas.study.ending import Ending
 
 SPACE = {
     "name": "small",
@@ -225,3 +233,143 @@ def test_an_audited_candidate_runs_to_the_end_and_is_counted(tmp_path: Path) -> 
         lines = stopping_lines(study.store)
         assert any(f"false stops 0% (0 of {len(audited)} audited)" in line for line in lines)
         assert any("learning rate" in line for line in lines)
+
+
+def test_who_stays_paused_is_told_when_a_limit_ends_the_study_too(tmp_path: Path) -> None:
+    with make(tmp_path, Rungs(), ON) as study:
+        assert study._plan is not None
+        study._plan = replace(study._plan, stop=Stop(tokens=110), step_flops=lambda architecture: 1.0)
+        study.run(trials=100)
+        assert "stop.tokens is reached" in study.store.study("mine").resolved["ended"]
+        states = mirrored(study)
+        paused = [trial for trial in trials(study) if trial.state == "paused"]
+        assert paused and {states[int(str(trial.optuna_number))] for trial in paused} == {"PRUNED"}
+
+
+def test_a_candidate_that_went_on_after_all_is_one_candidate_to_the_sampler(tmp_path: Path) -> None:
+    evaluator, words = Rungs(), EarlyStoppingWords(audit=0.5)
+    with make(tmp_path, evaluator, words) as study:
+        study.run(trials=24)
+        assert any(trial.state == "paused" for trial in trials(study))
+    evaluator.loss = crossing
+    with make(tmp_path, evaluator, words) as study:
+        study.run(trials=40)
+        storage = optuna.storages.RDBStorage(study.store.url)
+        theirs = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
+        storage.engine.dispose()
+    describe = SpaceDescriber(Space.from_mapping(SPACE), {1: memory})
+    found = read_history(
+        theirs, describe, {}, without=-1, counts=lambda trial: "trial" in trial.user_attrs, learns_of_failed=False
+    )
+    assert found.count == 40 and len({option.key for option in found.options}) == 40
+
+
+class Hiccups(Rungs):
+    """Every job fails once for a fault of the machine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[str, int]] = set()
+
+    def evaluate(self, job: Job) -> Result:
+        """Fails at first."""
+        place = (job.candidate.key, job.to_step)
+        if place not in self.seen:
+            self.seen.add(place)
+            return Result(failure=Failure(kind="machine", reason="OSError: reset", error="OSError"))
+        return super().evaluate(job)
+
+
+def test_what_befell_one_job_does_not_count_against_the_next(tmp_path: Path) -> None:
+    with make(tmp_path, Hiccups(), None) as study:
+        study.run(trials=2)
+        assert {trial.state for trial in trials(study)} == {"complete"}
+
+
+def test_ctrl_c_in_a_confirmation_is_said_to_be_that(tmp_path: Path) -> None:
+    evaluator = Rungs()
+    evaluator.dies_at = 10
+    with make(tmp_path, evaluator, None) as study:
+        assert study._plan is not None
+        study._plan = replace(study._plan, confirm=ConfirmWords(seeds=2))
+        with pytest.raises(KeyboardInterrupt):
+            study.run(trials=3)
+        ended = study.store.study("mine").resolved["ended"]
+        assert ended == "all 3 candidates that were asked for have ended; the confirmation of the front was stopped"
+
+
+class Limits(Rungs):
+    """Notes the time limit of each job."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits: list[tuple[int, float | None]] = []
+
+    def evaluate(self, job: Job) -> Result:
+        """Does it; scoring the test part has no limit."""
+        if job.kind != "train":
+            return Result()
+        self.limits.append((job.seed, job.time_limit))
+        return super().evaluate(job)
+
+
+def test_more_budget_has_more_time(tmp_path: Path) -> None:
+    evaluator = Limits()
+    with make(tmp_path, evaluator, None) as study:
+        assert study._plan is not None
+        study._plan = replace(study._plan, time_limit=10.0)
+        study.run(trials=3)
+        assert {limit for _, limit in evaluator.limits} == {10.0}
+        evaluator.limits = []
+        study.confirm(seeds=1, budget=8.0, dominated=0)
+        assert {limit for seed, limit in evaluator.limits if seed == 1} == {80.0}
+
+
+def test_a_trial_that_waits_at_a_rung_goes_on_when_the_reason_to_end_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hypervolume may grow after all while others still train: then who waits goes first."""
+    wait, start, chance = loop.wait, loop.Loop._start_one, random.Random(0)
+    slots, went_on = Slots(Rungs()), []
+
+    def none_waits(self: loop.Loop) -> bool:
+        assert not self._waiting
+        return start(self)
+
+    def one_of(active: Mapping[Future[Result], object], **_: object) -> object:
+        future, job = slots.left.pop(chance.randrange(len(slots.left)))
+        future.set_result(slots.evaluator.evaluate(job))
+        return wait(active, timeout=0, return_when="FIRST_COMPLETED")
+
+    monkeypatch.setattr(loop.Loop, "_start_one", none_waits)
+    monkeypatch.setattr(loop, "wait", one_of)
+    monkeypatch.setattr(study_module, "_executor", lambda plan, workers, dask: slots)
+    monkeypatch.setattr(Ending, "reason", lambda self, trials: "it does not grow" if chance.random() < 0.3 else "")
+    with make(tmp_path, slots.evaluator, None) as study:
+        study.run(
+            trials=12,
+            progress=lambda progress: went_on.append(progress.event) if " goes on: " in progress.event else None,
+        )
+        assert went_on and len(trials(study)) > 1
+
+
+class Slots:
+    """An executor of three slots whose jobs end when they are told to."""
+
+    slots = 3
+
+    def __init__(self, evaluator: Rungs) -> None:
+        self.evaluator = evaluator
+        self.left: list[tuple[Future[Result], Job]] = []
+
+    def submit(self, job: Job) -> Future[Result]:
+        """Keeps it."""
+        future: Future[Result] = Future()
+        self.left.append((future, job))
+        return future
+
+    def stop_overdue(self, future: Future[Result], seconds: float) -> None:
+        """Nothing here hangs."""
+
+    def close(self) -> None:
+        """Nothing to close."""
