@@ -22,7 +22,7 @@ from nas.measure.allocator import freed_memory_kept, freed_memory_returned
 from nas.measure.checkpoints import TrainingState, read_checkpoint, write_checkpoint
 from nas.measure.limit import MemoryLimit
 from nas.measure.module import EVALUATION_TOKENS, Batches, Training, hyperparameters
-from nas.measure.peak import Peak, release_memory
+from nas.measure.peak import Peak, own_garbage_collected, release_memory
 from nas.measure.time_limit import TimeLimit
 from nas.measure.trainer import device_in_words, device_of, make_trainer, precision_in_words, quiet
 from nas.models.build import build
@@ -68,7 +68,8 @@ class TrainingEvaluator:
         start = time.perf_counter()
         device, peak = device_of(dict(job.trainer)), None
         try:
-            with quiet(), freed_memory_kept() if job.memory_limit is None else freed_memory_returned():
+            freed = freed_memory_kept() if job.memory_limit is None else freed_memory_returned()
+            with quiet(), freed, own_garbage_collected():
                 # The data is not the candidate's: it is read before the limit is reckoned.
                 task = load_task(job.task)
                 start = time.perf_counter()

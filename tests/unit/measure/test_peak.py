@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from nas.measure import peak as peaks
 from nas.measure.allocator import freed_memory_returned
-from nas.measure.peak import Peak, process_memory
+from nas.measure.peak import Peak, own_garbage_collected, process_memory
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc of Linux")
 CPU = torch.device("cpu")
@@ -62,3 +64,26 @@ def test_on_cuda_it_is_the_allocators() -> None:
     torch.ones(64 * MIB // 4, device=device)
     found, reserved = peak.bytes(), peak.reserved()
     assert found == 64 * MIB and reserved is not None and reserved >= 0
+
+
+class Cycle:
+    """Refers to itself, so that only a collection frees it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_a_jobs_own_cycles_are_collected_and_nothing_older_is_looked_at() -> None:
+    gc.collect()
+    frozen = gc.get_freeze_count()
+    with own_garbage_collected():
+        made = weakref.ref(Cycle())
+        assert made() is not None
+    assert made() is None
+    older = weakref.ref(Cycle())
+    with own_garbage_collected():
+        pass
+    # A full collection in between would have taken it; afterwards it is as free to go as ever.
+    assert older() is not None and gc.get_freeze_count() == frozen
+    gc.collect()
+    assert older() is None
