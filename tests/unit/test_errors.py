@@ -14,7 +14,7 @@ TREE = [found for _, found in inspect.getmembers(errors, inspect.isclass) if iss
 
 
 def test_the_users_input_exits_with_2_and_failed_work_with_1() -> None:
-    assert len(TREE) == 13
+    assert len(TREE) == 14
     for error in TREE:
         assert error.exit_status == (2 if issubclass(error, InputError) else 1)
         assert error is NasError or issubclass(error, InputError) != issubclass(error, WorkError)

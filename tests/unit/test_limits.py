@@ -36,7 +36,7 @@ def test_a_limit_that_is_given_takes_the_place_of_the_same_of_before() -> None:
         ({"time": "5x"}, "unknown unit 'x'"),
         ({"hypervolume": {"growth": 0.1}}, "patience.*missing"),
         ({"hypervolume": {"patience": 0}}, "at least 1"),
-        ({"hypervolume": {"patience": 5, "growth": -1}}, "at least 0"),
+        ({"hypervolume": {"patience": 5, "growth": -1}}, "above 0"),
     ],
 )
 def test_words_that_are_no_limit_are_refused(words: dict[str, Any], message: str) -> None:
