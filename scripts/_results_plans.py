@@ -320,14 +320,15 @@ FINDINGS: Mapping[str, str] = {
         "A miss: exact match is .047 at best, where the most frequent answer has .010 and .846 of the answers are "
         "within 4,096 tokens; F1 is .141 to .154 against .043. What the context does can be seen: 256 tokens hold one "
         "answer in twelve and score .027, 1,024 hold half and score .046; 4,096 hold five of six and score no more "
-        "than that, for at equal tokens they read a fourth as many pages. The model has learnt that answers follow "
-        "options, and not to look an option up. What else was tried, on the validation part: windows of 256 tokens "
+        "than that: a page takes up to four times as many tokens, so that fewer are read. The model has "
+        "learnt that answers follow options, and not to look an option up. What else was tried, on the validation part: windows of 256 tokens "
         "over the whole page, of which half hold the answer, so that four times as many questions fit the budget "
         "(.027 after 8 million tokens, the loss flat from a quarter of it on); written answers with the question "
         "behind the page and the page learnt as language too (.000 after 4 million). One question is one signal in a "
         "thousand tokens, and a page of 9,440 is seen once: associative recall, which is the same look-up, is learnt "
         "from dozens of signals in each sequence. What is most likely to help: all questions about a page at once, or "
-        "a start from a network that has learnt recall. One seed each."
+        "a start from a network that has learnt recall. So nothing is known yet of the depth at which answers lie. "
+        "One seed each; the time of the first row is that of a part that was resumed, the whole took 27 minutes."
     ),
     "mad": (
         "The order of the literature comes out where a mixer has to look back: full attention and gated DeltaNet find "
