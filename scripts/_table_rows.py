@@ -99,10 +99,11 @@ def read_done(path: Path) -> Done:
 
 
 def final_scores(done: Done, measured: Mapping[str, str]) -> dict[Training, float]:
-    """The measured objective at the last rung; NaN where the training failed."""
+    """The measured objective at the last rung, of trainings of the tables in `measured`; NaN where one failed."""
     return {
         training: float("nan") if found.failure else found.rungs[-1].scores[measured[training.table]]
         for training, found in done.items()
+        if training.table in measured
     }
 
 

@@ -103,6 +103,13 @@ def test_the_front_gets_more_seeds_when_the_grid_is_done(plan: TablePlan) -> Non
     assert not list(wanted([plan], {**scores, **dict.fromkeys(more, 0.0)}))
 
 
+def test_trainings_of_a_table_that_is_not_built_now_lie_in_the_folder_untouched(plan: TablePlan) -> None:
+    key = next(iter(plan.candidates))
+    here, there = trained(plan, key, 0, 0.5), trained(replace(plan, name="other"), key, 0, 0.5)
+    scores = final_scores({one.training: one for one in (here, there)}, {plan.name: plan.measured})
+    assert list(scores) == [here.training]
+
+
 def test_a_candidate_of_which_a_seed_failed_is_on_no_front(plan: TablePlan) -> None:
     scores = final_scores(whole_grid(plan), {plan.name: plan.measured})
     key = mean_front(plan, scores)[0]
