@@ -230,9 +230,10 @@ class Study:
                 )
         executor = _executor(plan, workers, dask)
         try:
-            stored = self._enter(plan, earlier, target, stop, objectives)
-            ending = Ending.of(self.store, stored, stop, seconds)
-            with self._driving(plan, stored) as (mirror, interrupts):
+            resolved = _resolved(plan, earlier, target, stop)
+            row = earlier or self._added(resolved, objectives)
+            with self._driving(plan, row, resolved) as (stored, mirror, interrupts):
+                ending = Ending.of(self.store, stored, stop, seconds)
                 loop = Loop(plan, self.store, stored, mirror, executor, progress or _ignore, interrupts, ending)
                 with self._ended(stored, ending) as why:
                     why.append(loop.run(target))
@@ -287,7 +288,6 @@ class Study:
         Raises:
             InputError: a rule is broken, or the study has no front yet.
         """
-        from nas.measure.environment import current_environment
         from nas.study.confirm import Confirmation
         from nas.study.ending import Ending
 
@@ -303,10 +303,9 @@ class Study:
         ending = Ending(seconds=seconds)
         executor = _executor(plan, workers, dask)
         try:
-            self.store.add_environment(earlier, current_environment())
-            with self._driving(plan, earlier) as (mirror, interrupts):
+            with self._driving(plan, earlier, earlier.resolved) as (stored, mirror, interrupts):
                 Confirmation(
-                    plan, self.store, earlier, words, mirror, executor, progress or _ignore, interrupts, ending
+                    plan, self.store, stored, words, mirror, executor, progress or _ignore, interrupts, ending
                 ).run()
         finally:
             executor.close()
@@ -419,15 +418,24 @@ class Study:
             return None
 
     @contextmanager
-    def _driving(self, plan: Plan, stored: StoredStudy) -> Iterator[tuple[Mirror, Interrupts]]:
-        """The study's lease, its mirror, and whoever notes that the user wants to stop."""
+    def _driving(
+        self, plan: Plan, row: StoredStudy, resolved: Mapping[str, Any]
+    ) -> Iterator[tuple[StoredStudy, Mirror, Interrupts]]:
+        """The study's lease, its row as this run has it, its mirror, and whoever notes that the user wants to stop.
+
+        A study that another process runs is refused before anything of it is changed.
+        """
+        from nas.measure.environment import current_environment
+        from nas.study.device import with_memory
         from nas.study.interrupts import noted
         from nas.study.mirror import open_mirror
 
-        with noted() as interrupts, interrupts.held(), self.store.driving(stored):
+        with noted() as interrupts, interrupts.held(), self.store.driving(row):
+            stored = row if row.resolved == resolved else self.store.update_resolved(row, resolved)
+            self.store.add_environment(stored, with_memory(current_environment(), resolved))
             mirror = open_mirror(plan, self.store, stored)
             try:
-                yield mirror, interrupts
+                yield stored, mirror, interrupts
             finally:
                 mirror.close()
 
@@ -471,32 +479,9 @@ class Study:
         survey.refuse_infeasible()
         return stored_objectives(plan, survey.feasible) if earlier is None else ()
 
-    def _enter(
-        self,
-        plan: Plan,
-        earlier: StoredStudy | None,
-        target: int | None,
-        stop: Stop,
-        objectives: Sequence[StoredObjective],
-    ) -> StoredStudy:
-        """The study's row, made on the first run."""
-        from nas.measure.environment import current_environment
-        from nas.study.device import with_memory
-
-        resolved = dict(plan.resolved)
-        if target is not None:
-            resolved["trials"] = target
-        if stop.is_set:
-            resolved["stop"] = stop.to_mapping()
-        if earlier is not None and SPENT in earlier.resolved:
-            resolved[SPENT] = earlier.resolved[SPENT]
-        if earlier is None:
-            self._opened(create=True)
-            stored = self.store.add_study(plan.name, resolved=resolved, objectives=objectives)
-        else:
-            stored = self.store.update_resolved(earlier, resolved)
-        self.store.add_environment(stored, with_memory(current_environment(), resolved))
-        return stored
+    def _added(self, resolved: Mapping[str, Any], objectives: Sequence[StoredObjective]) -> StoredStudy:
+        """The row of a study that is run for the first time."""
+        return self._opened(create=True).add_study(self.name, resolved=resolved, objectives=objectives)
 
     @contextmanager
     def _ended(self, stored: StoredStudy, ending: Ending) -> Iterator[list[str]]:
@@ -528,6 +513,18 @@ def _refuse_unconfirmable(plan: Plan, words: ConfirmWords) -> None:
 def _words(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The words of a resolved study that a study file has too."""
     return {key: value for key, value in resolved.items() if key not in FOUND_KEYS}
+
+
+def _resolved(plan: Plan, earlier: StoredStudy | None, target: int | None, stop: Stop) -> dict[str, Any]:
+    """The words that a run goes by, with what the study has spent before."""
+    found = dict(plan.resolved)
+    if target is not None:
+        found["trials"] = target
+    if stop.is_set:
+        found["stop"] = stop.to_mapping()
+    if earlier is not None and SPENT in earlier.resolved:
+        found[SPENT] = earlier.resolved[SPENT]
+    return found
 
 
 def _stored_trials(earlier: StoredStudy | None) -> int | None:

@@ -328,9 +328,14 @@ def test_a_front_that_a_kill_left_behind_is_mended_by_the_next_run(
 def test_two_runs_of_one_study_at_once_are_refused(tmp_path: Path) -> None:
     with make(tmp_path) as study:
         study.run(trials=1)
-        lease = study.store.driving(study.store.study("mine"))
-        with lease, make(tmp_path) as other, pytest.raises(StoreError, match="is being run by process"):
-            other.run(trials=3)
+        before = study.store.study("mine")
+        environments = len(study.store.environments(before))
+        with study.store.driving(before), make(tmp_path) as other:
+            with pytest.raises(StoreError, match="is being run by process"):
+                other.run(trials=3)
+            # Also not the number of trials, nor the reason why the last run ended.
+            assert study.store.study("mine").resolved == before.resolved
+            assert len(study.store.environments(before)) == environments
         study.run(trials=2)
 
 
