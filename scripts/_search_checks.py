@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from _search_live import OTHER, Ratio, ratio_of
+from _search_live import OURS as LIVE_OURS
 from _search_record import Entry, Record
 from _search_run import FIRST, SPEED_TRIALS, TRAININGS
 
@@ -26,6 +28,7 @@ WIDE_OURS = "frontier"
 TOKENS_RATIO = 3.0
 WIDE_SHARES = {25: 0.90, 100: 0.97}
 SECONDS = {100: 1.0, 1000: 3.0}
+LEAST_TAU = 0.6
 
 Curve = Sequence[tuple[float, float]]
 Spread = tuple[float, float, float]
@@ -119,6 +122,37 @@ def targets(record: Record) -> Iterator[Target]:
             took = runs[0]["seconds"]
             text = f"a suggestion behind {count:,} trials takes at most {SECONDS[count]:g} s"
             yield Target(text, f"{took:.2f} s", took <= SECONDS[count])
+    ratio = live_ratio(record)
+    if ratio is not None:
+        text = f"live: the interval of the hypervolume ratio to NSGA-II, {ratio.pairs} pairs, lies above 1"
+        yield Target(text, f"{ratio.middle:.3f} ({ratio.low:.3f} to {ratio.high:.3f})", ratio.low > 1.0)
+    for found in record.of("ranks", "recall").get(LIVE_OURS, []):
+        yield Target(
+            f"live: Kendall's tau between both budgets is at least {LEAST_TAU}",
+            "not defined" if found["tau"] is None else f"{found['tau']:.2f} over {found['candidates']} candidates",
+            None if found["tau"] is None else found["tau"] >= LEAST_TAU,
+        )
+
+
+def live_pairs(record: Record) -> dict[int, tuple[Entry, Entry]]:
+    """Of each seed with both searches: ours and NSGA-II's."""
+    by_seed: dict[int, dict[str, Entry]] = {}
+    for task, entry in record:
+        if task.kind == "live":
+            by_seed.setdefault(task.seed, {})[task.method] = entry
+    return {
+        seed: (found[LIVE_OURS], found[OTHER])
+        for seed, found in sorted(by_seed.items())
+        if LIVE_OURS in found and OTHER in found
+    }
+
+
+def live_ratio(record: Record) -> Ratio | None:
+    """Ours over NSGA-II, of the hypervolume in the end; None below two pairs."""
+    pairs = live_pairs(record).values()
+    if len(pairs) < 2:
+        return None
+    return ratio_of(*([one["hypervolume"] for one in side] for side in zip(*pairs, strict=True)))
 
 
 def _of_table(name: str, found: Mapping[str, Sequence[Entry]]) -> Iterator[Target]:

@@ -24,6 +24,7 @@ from _search_checks import (
     tokens_to_level,
 )
 from _search_findings import FINDINGS
+from _search_live_page import live_lines
 from _search_methods import AUDIT, FRUITLESS_DRAWS
 from _search_plots import draw_table, draw_wide
 from _search_record import Entry, Record
@@ -40,9 +41,9 @@ WIDE_BUDGETS = (10, 25, 50, 100)
 HEAD = f"""<!-- Made by scripts/bench_search --write; do not edit. -->
 # Search
 
-What a search is worth is the front that it finds for the training that it spends. Two comparisons: on **tables** of
-trainings that were made once, every candidate of a small space with its whole curve, and in **wide spaces** of up to
-{SPEED_PARAMETERS} parameters with a made-up quality.
+What a search is worth is the front that it finds for the training that it spends. Three comparisons: on **tables** of
+trainings that were made once, every candidate of a small space with its whole curve; in **wide spaces** of up to
+{SPEED_PARAMETERS} parameters with a made-up quality; and **live**, with searches that train.
 
 `scripts/bench_search --report` runs what the record beside this page lacks and writes the page. MOASHA is run where
 `--with-syne PYTHON` names a Python that has Syne Tune, the GP where scipy is there.
@@ -90,6 +91,7 @@ def write_page(record: Record, path: Path) -> None:
         draw_wide(record, pictures / "search_wide.png")
         parts.append("\n".join(_wide(record)))
     parts.append("\n".join(_speed(record)))
+    parts.append("\n".join(live_lines(record)))
     parts += ["## Learnt on the way\n", _findings("sampler").rstrip("\n"), _findings("stopping"), _cost(record)]
     path.write_text("\n".join(part for part in parts if part), encoding="utf-8")
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from _search_checks import number, shares_at, tokens_to_level
+from _search_live import OTHER, OURS, PAIRS
 from _search_record import Record, Task
 from _search_run import SPEED_TRIALS, has_table
 from _search_ways import VARIANTS, WAYS, Split, missing
@@ -85,6 +86,10 @@ def tasks_of(chosen: Chosen, split: Split, *, syne: str | None) -> tuple[list[Ta
             for name in samplers
             if name not in SLOW_WIDE or count == min(SPEED_TRIALS)
         ]
+    if "live" in chosen.kinds:
+        tasks += [Task("live", seed, "recall", method) for seed in chosen.seeds[:PAIRS] for method in (OURS, OTHER)]
+    if "ranks" in chosen.kinds:
+        tasks.append(Task("ranks", chosen.seeds[0], "recall", OURS))
     return tasks, left_out
 
 

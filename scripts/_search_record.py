@@ -20,9 +20,9 @@ class Task:
     """One run.
 
     Attributes:
-        kind: "table", "wide" or "speed".
+        kind: "table", "wide", "speed", "live" or "ranks".
         seed: first, so that the runs of one seed stand together.
-        on: name of the table, or the number of parameters.
+        on: name of the table or task, or the number of parameters.
         method: that searches.
     """
 

@@ -1,4 +1,4 @@
-"""Runs what is missing: a table searched by a method, a wide space, the speed of a sampler.
+"""Runs what is missing: a table searched by a method, a wide space, the speed of a sampler, searches that train.
 
 In: tasks. Out: entries of the record, of plain numbers. Each run takes one core; several are done at
 once, each in a process that is told which and shares nothing.
@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from _search_false_stops import exact_false_stops
+from _search_live import confirmed_words, live_words, ranked, searched
+from _search_live import digest as digest_of_words
 from _search_methods import Asked
 from _search_record import Entry, Record, Task
 from _search_replay import Replay, digest
@@ -57,6 +59,10 @@ def words_of(task: Task) -> str:
     """All that a run depends on besides the code and the versions of libraries."""
     if task.kind == "table":
         return f"{_digest(task.on)}, {TRAININGS} trainings, {({**WAYS, **VARIANTS})[task.method].words}"
+    if task.kind == "live":
+        return digest_of_words(live_words(task.method, task.seed))
+    if task.kind == "ranks":
+        return digest_of_words(confirmed_words(task.seed))
     return f"{EVALUATIONS} evaluations" if task.kind == "wide" else f"{SPEED_PARAMETERS} parameters"
 
 
@@ -70,6 +76,10 @@ def perform(task: Task, syne: str | None) -> Entry:
         points, seconds = run(problem, task.method, task.seed, EVALUATIONS)
         curve = [round(share, 4) for share in shares(problem, points, first=FIRST)]
         found = {"curve": curve, "suggestion_seconds": round(seconds, 3)}
+    elif task.kind == "live":
+        found = searched(task.method, task.seed)
+    elif task.kind == "ranks":
+        found = ranked(task.seed)
     else:
         found = {"seconds": round(seconds_at(_wide(SPEED_PARAMETERS, 0), task.method, int(task.on)), 4)}
     return {"words": words_of(task), **found, "processor_seconds": round(time.process_time() - begun, 1)}

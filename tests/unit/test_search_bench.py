@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import _search_live
 import pytest
 from _search_checks import (
     Target,
     behind,
     best_peer,
+    live_pairs,
     share_at,
     spent_to,
     spread,
@@ -23,6 +26,8 @@ from _search_checks import (
     targets,
 )
 from _search_false_stops import exact_false_stops
+from _search_live import SEARCHES, STUDY, live_words, ranked, ratio_of
+from _search_live_page import live_lines
 from _search_methods import Asked, Encoding
 from _search_plan import Chosen, refuse_other_runs, tasks_of
 from _search_record import Record, Task
@@ -33,6 +38,7 @@ from _search_synthetic import synthetic_table
 from _search_ways import REPORTED, TUNING, VARIANTS, WAYS, make_method
 from _table_read import Table, TableCandidate
 
+from nas.config import load_study_config
 from nas.pareto import Axis
 from nas.space import Space
 
@@ -398,3 +404,61 @@ def test_what_cannot_run_is_left_out_with_the_command_that_brings_it() -> None:
 def test_variants_are_for_tuning_and_ours_is_one_method() -> None:
     assert all(way.role == "variant" for way in VARIANTS.values())
     assert [name for name, way in WAYS.items() if way.role == "ours"] == ["ours"]
+
+
+def live_entry(volume: float, **states: int) -> dict[str, Any]:
+    return {"words": "w", "curve": [], "hypervolume": volume, "trainings": 24.0, "states": states}
+
+
+def test_a_ratio_of_pairs_has_the_interval_of_students_t_on_its_logarithms() -> None:
+    found = ratio_of([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    assert found.middle == pytest.approx(2.0) and found.pairs == 3
+    # log 2 · (1 ± 4.303 / √3), from a printed table of Student's t with two degrees of freedom.
+    assert found.low == pytest.approx(2.0 ** (1.0 - 4.303 / math.sqrt(3.0)), rel=1e-3)
+    assert found.high == pytest.approx(2.0 ** (1.0 + 4.303 / math.sqrt(3.0)), rel=1e-3)
+
+
+def test_live_pairs_and_ranks_stand_on_the_page_with_their_targets(tmp_path: Path) -> None:
+    ranks = {"words": "w", "tau": 0.5, "candidates": 12, "members": 4, "kept": 3}
+    entries = {("live", "recall", "frontier", seed): live_entry(0.8 + seed / 100, complete=9) for seed in (10, 11)}
+    entries |= {("live", "recall", "nsga2", seed): live_entry(0.4, complete=24) for seed in (10, 11, 12)}
+    record = record_of(
+        tmp_path / "r.json",
+        {key: {**entry, "processor_seconds": 1.0} for key, entry in entries.items()}
+        | {("ranks", "recall", "frontier", 10): {**ranks, "processor_seconds": 1.0}},
+    )
+    assert list(live_pairs(record)) == [10, 11]
+    found = {target.text: target for target in targets(record)}
+    assert found["live: the interval of the hypervolume ratio to NSGA-II, 2 pairs, lies above 1"].is_met
+    tau = found["live: Kendall's tau between both budgets is at least 0.6"]
+    assert not tau.is_met and tau.reached == "0.50 over 12 candidates"
+    page = "\n".join(live_lines(record))
+    assert "| 10 | 0.900 | 0.400 | 2.250 | 9 | 9 | 24 |" in page and "3 of 4 members" in page
+    assert not list(live_lines(record_of(tmp_path / "none.json", {})))
+
+
+def test_both_searches_of_a_pair_have_one_space_and_one_sum_of_tokens(tmp_path: Path) -> None:
+    studies = []
+    for method in SEARCHES:
+        path = tmp_path / f"{method}.yaml"
+        path.write_text(json.dumps(live_words(method, 3)), encoding="utf-8")
+        studies.append(load_study_config(path))
+    ours, other = studies
+    assert ours.space == other.space and ours.stop == other.stop and ours.seed == other.seed == 3
+    assert ours.early_stopping is not None and other.early_stopping is None
+
+
+@pytest.mark.slow
+def test_a_live_search_and_its_ranks_from_words_to_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = {"tokens": 4096, "rungs": 3, "tokens_per_step": 512}
+    short = {**STUDY, "budget": budget, "task": {**STUDY["task"], "evaluation_examples": 32}}
+    monkeypatch.setattr(_search_live, "STUDY", short)
+    monkeypatch.setattr(_search_live, "TOKENS", 10)
+    monkeypatch.setattr(_search_live, "BUDGET", "2x")
+    monkeypatch.setattr(_search_live, "SEEDS", 1)
+    monkeypatch.setattr(_search_live, "DOMINATED", 2)
+    found = _search_live.searched("nsga2", 0)
+    assert found["trainings"] >= 10 and found["states"]["complete"] >= 10
+    assert found["curve"][-1][1] == found["hypervolume"]
+    ranks = ranked(0)
+    assert 0 < ranks["kept"] <= ranks["members"] <= ranks["candidates"]
