@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from nas.search.audit import FalseStops, false_stops
-from nas.search.mirror import DIRECTIONS, distribution, silent
+from nas.search.mirror import DIRECTIONS, RUNGS, distribution, silent
 from nas.search.rungs import Curve, CurveState
 from nas.search.samplers import InfeasibleForm
 from nas.search.stopping import StoppingRule
@@ -193,6 +193,10 @@ class Asked(Method):
     def reached(self, row: int, rung: int, score: float) -> None:
         """See `Method.reached`."""
         last = rung == self._replay.rungs - 1
+        if self.stops is not None:
+            # As a study tells it: the sampler may learn of curves that do not end.
+            told = [self._replay.score(row, place) for place in range(rung + 1)]
+            self._trials[row].set_user_attr(RUNGS, [[score, self._replay.rows[row].memory] for score in told])
         goes_on = not last if self.stops is None else self.stops.goes_on(row, rung)
         if goes_on:
             self._going.append(row)

@@ -53,11 +53,13 @@ trainings that were made once, every candidate of a small space with its whole c
 - A search runs in simulated time with {WORKERS} workers: a job is one rung of one candidate and takes the seconds that
   the table has for it. **What is spent are training tokens**, of every rung of every candidate, those that were stopped
   or came to nothing included. A run ends when the tokens of {TRAININGS} whole trainings are given out.
-- A search sees the scores of one training seed. **Its front is chosen by these, and scored on the mean of the other
-  training seeds**: luck with one seed earns nothing. Hypervolume is relative to that of the true front, of all
-  candidates on the seeds that score; its reference is the one that a study stores (the task's trivial guesser; the
-  largest memory of the space's draws), memory in powers of two. What a search of everything would have that picks by
-  the seed that it sees is the table's *ceiling*.
+- A search sees the scores of one training seed. **What it trained is scored on the mean of the other training seeds**:
+  luck with one seed earns nothing. Hypervolume is relative to that of the true front, of all candidates on the seeds
+  that score; its reference is the one that a study stores (the task's trivial guesser; the largest memory of the
+  space's draws), memory in powers of two. *As picked* is the same of the front alone that a search reports, which the
+  one seed that it sees picks; what a search of everything would have that picks so is the table's *ceiling*. Where
+  seeds differ much a lucky candidate hides its betters, and no search can pick well by one seed: that is what `confirm`
+  is for.
 - A candidate counts once it was trained to the end. A draw that is not new, or that the space excludes, costs nothing;
   after {FRUITLESS_DRAWS} of them in a row ({GP_DRAWS} of the GP's) a new candidate is drawn from the space. Samplers
   are told as in a study.
@@ -113,10 +115,10 @@ def _table(name: str, found: Mapping[str, Sequence[Entry]]) -> Iterator[str]:
     table = table_of(name)
     yield f"## Table: {name}\n"
     runs = next(iter(found.values()))
-    ceiling = spread([run["ceiling"] for run in runs])[1]
+    ceilings = " and ".join(f"{ceiling:.3f}" for ceiling in sorted({run["ceiling"] for run in runs}))
     seeds = ", ".join(str(seed) for seed in table.seeds)
     words = f"{len(table.candidates)} candidates, training seeds {seeds}, rungs at "
-    words += ", ".join(f"{tokens:,}" for tokens in table.rung_tokens) + f" tokens; ceiling {ceiling:.3f}."
+    words += ", ".join(f"{tokens:,}" for tokens in table.rung_tokens) + f" tokens; ceiling {ceilings}."
     if name == "synthetic":
         words += " Its curves are made up: it stands in for a real table."
     elif not table.header.get("is_complete", True):
@@ -143,9 +145,9 @@ def _columns() -> Iterator[str]:
     shown = " | ".join(f"at {budget}" for budget in BUDGETS)
     yield (
         f"| | seeds | trainings' tokens to {LEVEL:.0%} | best peer's over its | hypervolume {shown} "
-        "| begun | trained whole |"
+        "| as picked in the end | begun | trained whole |"
     )
-    yield f"|---|---:|---:|---:|{'---:|' * len(BUDGETS)}---:|---:|"
+    yield f"|---|---:|---:|---:|{'---:|' * len(BUDGETS)}---:|---:|---:|"
 
 
 def _row(label: str, runs: Sequence[Entry], peer: tuple[str, float] | None) -> str:
@@ -153,7 +155,9 @@ def _row(label: str, runs: Sequence[Entry], peer: tuple[str, float] | None) -> s
     ratio = "" if peer is None else _ratio(peer[1], spent[1])
     shares = " | ".join(_spread(shares_at(runs, budget)) for budget in BUDGETS)
     begun, whole = (spread([run[word] for run in runs])[1] for word in ("begun", "finished"))
-    return f"| {label} | {len(runs)} | {_spread(spent, number)} | {ratio} | {shares} | {begun:.0f} | {whole:.0f} |"
+    picked = _spread(spread([run["picked"] for run in runs]))
+    counts = f"{begun:.0f} | {whole:.0f}"
+    return f"| {label} | {len(runs)} | {_spread(spent, number)} | {ratio} | {shares} | {picked} | {counts} |"
 
 
 def _against(found: Mapping[str, Sequence[Entry]], budget: float) -> str:

@@ -2,8 +2,8 @@
 
 In: a `Table` and the seed of a run. Out: a `Replay`: which candidates there are, what a training of
 each would score, cost and take, and the scale of the hypervolume. A search sees the scores of one
-training seed; the front that it finds is scored on the mean of the others, so that luck with one
-seed earns nothing.
+training seed; what it trains is scored on the mean of the others, so that luck with one seed earns
+nothing.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Replay:
     @cached_property
     def ceiling(self) -> float:
         """The share of `best` that a search has which trains everything and picks by the seed that it sees."""
-        return self.share(range(len(self.rows)))
+        return self.picked(range(len(self.rows)))
 
     @cached_property
     def true_front(self) -> frozenset[int]:
@@ -161,7 +161,11 @@ class Replay:
         return [rows[place] for place in front(points, self.table.axes)] if rows else []
 
     def share(self, finished: Sequence[int]) -> float:
-        """The hypervolume of the front found, on the seeds that score, relative to the true front's."""
+        """The hypervolume of what was trained to the end, on the seeds that score, relative to the true front's."""
+        return self._volume(finished) / self.best
+
+    def picked(self, finished: Sequence[int]) -> float:
+        """The same of the front alone that the search would report, which one seed picks."""
         return self._volume(self.found(finished)) / self.best
 
     def _volume(self, rows: Sequence[int]) -> float:

@@ -96,18 +96,25 @@ def _on_table(task: Task, syne: str | None) -> dict[str, object]:
 
 
 def entry_of(replay: Replay, method: Method, outcome: Outcome) -> dict[str, object]:
-    """What is kept of a search: the hypervolume as it grew (in whole trainings' tokens), counts, false stops."""
+    """What is kept of a search.
+
+    Returns:
+        The hypervolume of what it trained as it grew (in whole trainings' tokens), that of the front which it picks in
+        the end, counts, false stops.
+    """
     curve: list[tuple[float, float]] = []
     for tokens, share in outcome.hypervolumes(replay):
         # Kept where it changes.
         if not curve or round(share, 4) != curve[-1][1]:
             curve.append((round(tokens / replay.whole, 3), round(share, 4)))
-    exact = exact_false_stops(replay, [row for row, _ in outcome.finished], method.paused)
+    finished = [row for row, _ in outcome.finished]
+    exact = exact_false_stops(replay, finished, method.paused)
     stops = method.stops if isinstance(method, Asked) else None
     audit = None if stops is None else stops.audit()
     last = outcome.events[-1]
     return {
         "curve": curve,
+        "picked": round(replay.picked(finished), 4),
         "trainings": round(last.tokens / replay.whole, 3),
         "simulated_seconds": round(last.seconds, 1),
         "begun": len(outcome.reached),

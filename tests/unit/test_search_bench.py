@@ -186,15 +186,17 @@ def test_a_run_is_a_function_of_its_seed(name: str) -> None:
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_a_front_is_chosen_by_the_seed_seen_and_scored_on_the_others() -> None:
+def test_what_was_trained_is_scored_on_the_other_seeds_and_the_front_is_picked_by_the_one_seen() -> None:
     table = hand_made({(8, 0.001): flat(0.2, 0.8), (8, 0.002): flat(0.5, 0.5), (16, 0.001): flat(0.1, 0.4)})
     replay = Replay.of(table, 0)
     assert sorted(replay.found([0, 1, 2])) == [0, 2] and sorted(replay.true_front) == [1, 2]
     # By hand: widths 8 and 16 of 40 scaled to .2 and .4; the lucky one scores .8 and is chosen all the same.
     best = (0.4 - 0.2) * (1 - 0.5) + (1 - 0.4) * (1 - 0.4)
     assert replay.best == pytest.approx(best)
-    assert replay.share([0, 1, 2]) == pytest.approx(((0.4 - 0.2) * (1 - 0.8) + (1 - 0.4) * (1 - 0.4)) / best)
-    assert replay.ceiling == replay.share([2, 1, 0]) < 1.0
+    assert replay.share([0, 1, 2]) == pytest.approx(1.0)
+    assert replay.share([0, 2]) == pytest.approx(((0.4 - 0.2) * (1 - 0.8) + (1 - 0.4) * (1 - 0.4)) / best)
+    assert replay.picked([0, 1, 2]) == replay.share([0, 2])
+    assert replay.ceiling == replay.picked([2, 1, 0]) < 1.0
     assert sorted(Replay.of(table, 1).found([0, 1, 2])) == [1, 2]
 
 
@@ -289,6 +291,7 @@ def run_entry(curve: list[tuple[float, float]], *, wrong: int = 0) -> dict[str, 
     return {
         "words": "w",
         "curve": curve,
+        "picked": 0.9,
         "begun": 10,
         "finished": 8,
         "stops": [20, wrong],

@@ -5,7 +5,8 @@ In: an `Architecture` and its training hyperparameters. Out: a vector of *summar
 context, how many layers of a kind it has and where they stand: so a kind, or the number of heads,
 appears as its mean over the layers, its slope and its curvature along the depth, and its sum.
 Amounts are logarithms, for they act by ratios. The layers themselves come last, one block for each
-place up to the maximum depth, empty beyond the depth.
+place up to the maximum depth, empty beyond the depth; with them how often one mixer stands right
+below another, for some need another kind below them (attention, one that shifts tokens).
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class ArchitectureFeatures:
         keys = sorted({key for key, value in pairs if not _is_number(value)})
         self._words = [(key, value) for key in keys for value in sorted({str(v) for k, v in pairs if k == key})]
         self._numbers = sorted({key for key, value in pairs if _is_number(value)} - set(keys))
+        mixers = [value for key, value in self._words if key == "mixer"]
+        # Of one mixer there is nothing to tell apart.
+        self._neighbours = {pair: place for place, pair in enumerate(itertools.product(mixers, mixers))}
+        if len(mixers) < 2:
+            self._neighbours = {}
         self._most_layers = most_layers
         self._outside = sorted({(key, str(getattr(found, key))) for found in samples for key in _WORDS})
         self._known: dict[Layer, Array] = {}
@@ -65,7 +71,11 @@ class ArchitectureFeatures:
         placed = np.zeros((self._most_layers, rows.shape[1] + 1))
         count = min(len(rows), self._most_layers)
         placed[:count, :-1], placed[:count, -1] = rows[:count], 1.0
-        return summary, placed.ravel()
+        neighbours = np.zeros(len(self._neighbours))
+        for pair in itertools.pairwise(mixers):
+            if pair in self._neighbours:
+                neighbours[self._neighbours[pair]] += 1.0
+        return summary, np.concatenate([placed.ravel(), neighbours])
 
     def _layer(self, layer: Layer) -> Array:
         found = self._known.get(layer)

@@ -2,7 +2,9 @@
 
 In: an Optuna study of one or more objectives. Out: suggestions. A surrogate learns the measured
 objectives; the known ones are computed. The first candidates spread over the known objectives, both
-ends included; each later one is that of which the largest gain of hypervolume is expected.
+ends included; each later one is that of which the largest gain of hypervolume is expected. Between
+them, candidates are drawn at random for as long as all that were measured do little better than a
+trivial guess: the differences between guesses teach a surrogate nothing.
 
 Each suggestion depends on the seed and on what the study holds, and on nothing else: a study that
 was stopped and continued goes on as if it had run through.
@@ -35,6 +37,10 @@ STARTUP = 8
 # Fewer observed candidates than these say too little to choose by.
 LEAST_OBSERVED = 3
 _STARTUP_DRAWS = 300
+# Who has gone less of the way from the trivial score to the ideal one still guesses, and after so many times the
+# startup the surrogate is asked all the same.
+_LEAST_WAY = 0.15
+_MOST_BLIND = 4
 
 
 class FrontierSampler(optuna.samplers.BaseSampler):
@@ -159,6 +165,9 @@ class FrontierSampler(optuna.samplers.BaseSampler):
         if len(axes) != len(ways) or any(not 0 <= place < len(ways) for place in known):
             raise ValueError(f"axes ({len(axes)}) and known ({known}) do not fit {len(ways)} objectives")
         if history.count >= self._startup and len(history.observed) >= LEAST_OBSERVED:
+            if history.count < _MOST_BLIND * self._startup and _all_guess(history, axes, known):
+                pool.draw(1)
+                return pool.options[0] if pool.options else None
             return next_best(pool, history, axes, known, ways, rng, self._effort)
         pool.draw(_STARTUP_DRAWS)
         before = [*history.options, *history.failed]
@@ -168,6 +177,16 @@ class FrontierSampler(optuna.samplers.BaseSampler):
             if pool.options
         }
         return next_spread(pool, before, scale)
+
+
+def _all_guess(history: History, axes: Sequence[Axis | None], known: Sequence[int]) -> bool:
+    """Whether nothing that was measured, whole or in part, is well beyond the trivial score of its axis."""
+    measured = [(place, axis) for place, axis in enumerate(axes) if place not in known]
+    rows = [values for _, values in history.observed] + [row for _, rungs in history.partial for row in rungs]
+    return all(
+        axis is not None and bool((axis.scale([row[place] for row in rows]) > 1.0 - _LEAST_WAY).all())
+        for place, axis in measured
+    )
 
 
 def derived_seed(seed: int, place: int | str) -> int:

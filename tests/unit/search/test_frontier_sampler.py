@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import optuna
 import pytest
@@ -11,8 +12,11 @@ from optuna.trial import TrialState
 
 from nas.pareto import Axis, hypervolume
 from nas.search.frontier import FrontierSampler
-from nas.search.frontier.choose import Effort
-from nas.search.frontier.history import read_history
+from nas.search.frontier.choose import Effort, next_best
+from nas.search.frontier.features import ArchitectureFeatures
+from nas.search.frontier.history import History, read_history
+from nas.search.frontier.options import Option
+from nas.search.frontier.pool import Pool
 from nas.space import Space
 from nas.space.architecture import Architecture
 
@@ -88,6 +92,51 @@ def test_it_starts_at_both_ends_of_what_is_known_and_then_between_them() -> None
     assert memories[:2] == [16, 128 * 6]
     assert all(16 < found < 768 for found in memories[2:])
     assert len(set(memories)) >= 6
+
+
+def test_while_all_guess_it_draws_at_random_and_then_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(pool: Pool, history: History, *rest: Any) -> Option | None:
+        asked.append(history.count)
+        return next_best(pool, history, *rest)
+
+    monkeypatch.setattr("nas.search.frontier.sampler.next_best", counted)
+    axes = [
+        Axis(direction="minimize", ideal=0.0, reference=2.0),
+        Axis(direction="minimize", ideal=16, reference=768, log2=True),
+    ]
+
+    def guessed(scores: list[float], axes: list[Axis] | None) -> list[int]:
+        asked.clear()
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler(startup=4, axes=axes))
+        for score in scores:
+            trial = study.ask(DISTRIBUTIONS)
+            study.tell(trial, [score, memory(architecture_of(trial))])
+        return list(asked)
+
+    # 1.7 is 15 % of the way from 2 to 0.
+    assert guessed([1.95] * 6 + [1.5] + [1.95] * 3, axes) == [7, 8, 9]
+    assert guessed([1.95] * 18, axes) == [16, 17]
+    assert guessed([1.95] * 6, None) == [4, 5]
+
+
+def test_what_stands_below_what_is_told_apart() -> None:
+    layers = {"mixer": {"choice": ["full", "gated_delta"], "per": "layer"}, "heads": 2}
+    space = Space.from_mapping(
+        {"name": "pair", "family": "decoder", "width": 16, "depth": 3, "max_context": 32, "layers": layers}
+    )
+    found = {}
+    for values in space.enumerate():
+        architecture = space.decode(values).architecture
+        assert architecture is not None
+        found["".join(layer.mixer[0] for layer in architecture.layers)] = architecture
+    features = ArchitectureFeatures(list(found.values()), 3)
+    # In the order full-full, full-delta, delta-full, delta-delta.
+    assert features(found["ffg"], ())[1][-4:].tolist() == [1, 1, 0, 0]
+    assert features(found["gfg"], ())[1][-4:].tolist() == [0, 1, 1, 0]
+    # Of one mixer there is nothing to tell: blocks of three layers, and no more.
+    assert len(ArchitectureFeatures([found["fff"]], 3)(found["fff"], ())[1]) % 3 == 0
 
 
 def test_it_is_ahead_of_random_and_repeats_nothing() -> None:
