@@ -6,11 +6,6 @@ predicted, so that others running beside them differ; the front is of prediction
 measured, or one lucky measurement would hide what is better. The pool is bred from the front, then
 twice and more from its own best: a search for the maximum of the expected improvement that costs no
 training.
-
-A normal surrogate overrates what it does not know where values jump (a network that learns the task
-or does not): its tails, times the large volume that a small network could add, draw the search to
-networks that are too small to learn. Where its errors have heavy tails, the option with the largest
-chance of improving the front is taken instead.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ import numpy as np
 from nas.pareto import Axis
 from nas.search.frontier.axes import Direction, front_rows, known_axis, measured_axis
 from nas.search.frontier.history import History, Rungs
-from nas.search.frontier.improvement import Boxes, chance_of_improvement, expected_improvement, free_boxes
+from nas.search.frontier.improvement import Boxes, expected_improvement, free_boxes
 from nas.search.frontier.options import Option
 from nas.search.frontier.partial import expected_ends
 from nas.search.frontier.pool import Pool
@@ -32,10 +27,6 @@ from nas.search.frontier.surrogate import Array, GaussianProcess, Inputs, Standa
 # Values farther than this many interquartile ranges on the bad side are pulled in: a training that all
 # but diverged says "bad", and must not flatten the differences between the others.
 _FAR = 3.0
-# Kurtosis of the surrogate's errors from which on they are no normal ones (3).
-_HEAVY = 4.0
-# An improvement of the measured objectives that counts, on their scaled axes, where chances are compared.
-_COUNTS = 0.05
 # However often its like has failed, a candidate keeps this chance.
 _LEAST_CHANCE = 0.02
 
@@ -68,7 +59,7 @@ def next_best(
     rng: np.random.Generator,
     effort: Effort,
 ) -> Option | None:
-    """The option with the largest expected improvement, or chance of one.
+    """The option with the largest expected improvement.
 
     Args:
         pool: empty.
@@ -109,7 +100,6 @@ class Judge:
         standard: scale of the features.
         boxes: that no member of the predicted front dominates.
         outcomes: surrogate of 0 for what came to nothing and 1 for what came to something; None where nothing failed.
-        is_heavy: whether the errors of a surrogate have heavy tails.
     """
 
     axes: Sequence[Axis]
@@ -118,7 +108,6 @@ class Judge:
     standard: Standard
     boxes: Boxes
     outcomes: GaussianProcess | None
-    is_heavy: bool
 
     @staticmethod
     def of(
@@ -142,17 +131,13 @@ class Judge:
             both = Inputs(*(np.concatenate(pair) for pair in zip(inputs, failed, strict=True)))
             labels = np.repeat([1.0, 0.0], [len(observed), len(history.failed)])
             outcomes = GaussianProcess.fit(both, labels, rng)
-        is_heavy = any(model.kurtosis > _HEAVY for model in models.values())
-        judge = Judge(full, known, models, standard, free_boxes(np.ones((0, len(axes)))), outcomes, is_heavy)
+        judge = Judge(full, known, models, standard, free_boxes(np.ones((0, len(axes)))), outcomes)
         means, _ = judge.predict(history.options)
         return replace(judge, boxes=free_boxes(means))
 
     def __call__(self, options: Sequence[Option]) -> Array:
-        """Expected improvement, or the chance of one, times the chance to come to anything: (options,)."""
+        """Expected improvement times the chance that the candidate comes to anything: (options,)."""
         means, deviations = self.predict(options)
-        if self.is_heavy:
-            means[:, list(self.models)] += _COUNTS
-            return chance_of_improvement(self.boxes, means, deviations) * self._chance(options)
         return expected_improvement(self.boxes, means, deviations) * self._chance(options)
 
     def predict(self, options: Sequence[Option]) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
 """Expected hypervolume improvement, exactly, over known and measured objectives.
 
 In: a front, and for each candidate the mean and deviation of every objective (0 where it is known).
-Out: how much hypervolume each would add, in expectation; and the chance that it adds any.
+Out: how much hypervolume each would add, in expectation.
 
 The region that no member of the front dominates is cut into boxes once (slices along one axis after
 the other, as in `nas.pareto`). In a box the gain is a product over the objectives, and these are
@@ -82,43 +82,6 @@ def expected_improvement(boxes: Boxes, means: Array, deviations: Array) -> Array
         for start in range(0, len(means), size)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def chance_of_improvement(boxes: Boxes, means: Array, deviations: Array) -> Array:
-    """The chance that each candidate is dominated by no member of the front.
-
-    Args:
-        boxes: that are free.
-        means: (candidates, objectives), scaled as the boxes are.
-        deviations: (candidates, objectives); 0 where the value is known.
-
-    Returns:
-        (candidates,), in [0, 1].
-    """
-    size = max(1, _CHUNK // max(1, boxes.low.size))
-    parts = [
-        _chance(boxes, means[start : start + size], deviations[start : start + size])
-        for start in range(0, len(means), size)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _chance(boxes: Boxes, means: Array, deviations: Array) -> Array:
-    product = np.ones((len(means), len(boxes.low)))
-    for column in range(means.shape[1]):
-        edges, where = np.unique(np.concatenate([boxes.low[:, column], boxes.high[:, column]]), return_inverse=True)
-        below = _chance_below(edges, means[:, column], deviations[:, column])
-        low, high = where[: len(boxes.low)], where[len(boxes.low) :]
-        product *= below[:, high] - below[:, low]
-    return np.asarray(np.clip(product.sum(axis=1), 0.0, 1.0))
-
-
-def _chance_below(edges: Array, means: Array, deviations: Array) -> Array:
-    """P(Y < edge) of normal Y, (candidates, edges); 0 at an edge of -inf."""
-    gaps = np.where(np.isfinite(edges), edges, -1e300)[None, :] - means[:, None]
-    spread = np.where(deviations > 0, deviations, 1.0)[:, None]
-    below = np.where(np.isfinite(edges)[None, :], _normal_below(np.clip(gaps / spread, -40.0, 40.0)), 0.0)
-    return np.where(deviations[:, None] > 0, below, (gaps > 0).astype(float))
 
 
 def _improvement(boxes: Boxes, means: Array, deviations: Array) -> Array:

@@ -92,8 +92,6 @@ class GaussianProcess:
         alpha: inverse · standardised values.
         offset: mean of the values.
         unit: deviation of the values.
-        kurtosis: of the errors with which each value is predicted from the others, in their deviations: 3 for normal
-            ones. Both in closed form from the inverse (Rasmussen and Williams 2006, section 5.4.2).
     """
 
     inputs: Inputs
@@ -104,7 +102,6 @@ class GaussianProcess:
     alpha: Array
     offset: float
     unit: float
-    kurtosis: float
 
     @staticmethod
     def fit(inputs: Inputs, values: Array, rng: np.random.Generator, *, noise: Array | None = None) -> GaussianProcess:
@@ -124,9 +121,7 @@ class GaussianProcess:
         weights, scales = np.exp(theta[:-4]), np.exp(theta[-4:])
         covariance = _covariance(inputs, inputs, weights, scales)
         inverse = _inverse(covariance, own + scales[3])
-        alpha = inverse @ targets
-        errors = alpha / np.sqrt(np.diag(inverse))
-        return GaussianProcess(inputs, weights, scales, own, inverse, alpha, offset, unit, _kurtosis(errors))
+        return GaussianProcess(inputs, weights, scales, own, inverse, inverse @ targets, offset, unit)
 
     def predict(self, inputs: Inputs) -> tuple[Array, Array]:
         """Mean and standard deviation of the noiseless values, (candidates,) each."""
@@ -149,13 +144,8 @@ class GaussianProcess:
         noise = (self.noise + self.scales[3] + _JITTER) * self.alpha
         targets = np.concatenate([(known - self.offset) / self.unit + noise, (mean - self.offset) / self.unit])
         return GaussianProcess(
-            inputs, self.weights, self.scales, extra, inverse, inverse @ targets, self.offset, self.unit, self.kurtosis
+            inputs, self.weights, self.scales, extra, inverse, inverse @ targets, self.offset, self.unit
         )
-
-
-def _kurtosis(values: Array) -> float:
-    centred = values - values.mean()
-    return float((centred**4).mean() / max(float((centred**2).mean()) ** 2, 1e-24))
 
 
 def _fitted(inputs: Inputs, targets: Array, noise: Array, rng: np.random.Generator) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nas.pareto import dominated_volume
-from nas.search.frontier.improvement import chance_of_improvement, expected_improvement, free_boxes
+from nas.search.frontier.improvement import expected_improvement, free_boxes
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 3, 4])
@@ -38,21 +38,6 @@ def test_of_uncertain_values_it_is_the_mean_over_draws(measured: list[int]) -> N
     assert gains.std() > 0
 
 
-@pytest.mark.parametrize("measured", [[], [0], [1], [0, 1], [0, 2]])
-def test_the_chance_of_improvement_is_the_share_of_draws_that_nobody_dominates(measured: list[int]) -> None:
-    rng = np.random.default_rng(4)
-    objectives = max(2, max(measured, default=0) + 1)
-    front, means = rng.random((8, objectives)), rng.random((30, objectives)) * 0.9
-    deviations = np.zeros_like(means)
-    deviations[:, measured] = 0.2
-    found = chance_of_improvement(free_boxes(front), means, deviations)
-    draws = means + deviations * rng.normal(size=(4_000, *means.shape))
-    dominated = (front[:, None, None] <= draws).all(axis=-1).any(axis=0)
-    free = ~dominated & (draws < 1).all(axis=-1)
-    assert found == pytest.approx(free.mean(axis=0), abs=0.04 if measured else 0.0)
-    assert found.max() > 0 and found.min() < 1
-
-
 def test_boxes_do_not_overlap_and_leave_the_dominated_volume() -> None:
     front = np.random.default_rng(1).random((15, 3))
     boxes = free_boxes(front)
@@ -69,8 +54,6 @@ def test_a_large_set_is_scored_in_parts_as_it_is_whole(monkeypatch: pytest.Monke
     rng = np.random.default_rng(2)
     boxes, means = free_boxes(rng.random((10, 2))), rng.random((50, 2))
     deviations = np.array([0.1, 0.0]) * np.ones((50, 1))
-    ways = (expected_improvement, chance_of_improvement)
-    whole = [way(boxes, means, deviations) for way in ways]
+    whole = expected_improvement(boxes, means, deviations)
     monkeypatch.setattr("nas.search.frontier.improvement._CHUNK", 40)
-    for way, found in zip(ways, whole, strict=True):
-        assert way(boxes, means, deviations) == pytest.approx(found)
+    assert expected_improvement(boxes, means, deviations) == pytest.approx(whole)

@@ -9,7 +9,6 @@ from nas.search.frontier.surrogate import (
     GaussianProcess,
     Inputs,
     Standard,
-    _covariance,
     _gram,
     _posterior,
 )
@@ -44,34 +43,6 @@ def test_it_learns_a_function_of_summaries_and_one_of_layers() -> None:
     assert (np.abs(errors) < 3 * deviation + 0.05).mean() > 0.9
     # Of the features that play no part it makes less.
     assert model.weights[0] > 3 * model.weights[2:].max()
-
-
-def test_the_kurtosis_is_that_of_each_value_predicted_from_the_others() -> None:
-    rng = np.random.default_rng(5)
-    inputs = made(15, rng)
-    values = rng.normal(size=15)
-    values[3] += 9.0
-    model = GaussianProcess.fit(inputs, values, rng)
-    covariance = _covariance(inputs, inputs, model.weights, model.scales) + (model.scales[3] + 1e-6) * np.eye(15)
-    targets, errors = (values - model.offset) / model.unit, []
-    for place in range(15):
-        others = np.delete(np.arange(15), place)
-        pull = np.linalg.solve(covariance[np.ix_(others, others)], covariance[others, place])
-        variance = covariance[place, place] - pull @ covariance[others, place]
-        errors.append((targets[place] - pull @ targets[others]) / np.sqrt(variance))
-    centred = np.array(errors) - np.mean(errors)
-    assert model.kurtosis == pytest.approx((centred**4).mean() / (centred**2).mean() ** 2, rel=1e-4)
-    assert model.with_pending(made(5, rng)).kurtosis == model.kurtosis
-
-
-def test_errors_have_heavy_tails_where_values_jump_and_none_where_they_bend() -> None:
-    rng = np.random.default_rng(6)
-    inputs = made(40, rng)
-    bent = np.sin(inputs.summary[:, 0]) + 0.1 * rng.normal(size=40)
-    jumps = 0.1 * rng.normal(size=40)
-    jumps[[3, 17]] += 5.0
-    found = [GaussianProcess.fit(inputs, values, rng).kurtosis for values in (bent, jumps)]
-    assert found[0] < 4.0 < 5.0 < found[1]
 
 
 def test_more_trials_than_are_fitted_still_count_in_the_prediction() -> None:
