@@ -164,9 +164,10 @@ def _of_table(name: str, found: Mapping[str, Sequence[Entry]]) -> Iterator[Targe
         own = tokens_to_level(ours)[1]
         # A peer that never came there took at least a whole run: what is known is a bound.
         is_bound = math.isinf(peer[1])
+        least = "at least " if is_bound else ""
         ratio = min(peer[1], TRAININGS) / own if math.isfinite(own) else 0.0
         text = f"{name}: {LEVEL:.0%} of the hypervolume with at most 1/{TOKENS_RATIO:g} of the best peer's tokens"
-        reached = f"{number(own)} trainings against {number(peer[1])} ({peer[0]}): {'at least ' if is_bound else ''}{ratio:.3g} times fewer"
+        reached = f"{number(own)} trainings against {number(peer[1])} ({peer[0]}): {least}{ratio:.3g} times fewer"
         yield Target(text, reached, None if is_bound and 0 < ratio < TOKENS_RATIO else ratio >= TOKENS_RATIO)
     if random:
         yield _never_behind(name, behind(stepped(ours), stepped(random)), "trainings")
