@@ -76,7 +76,9 @@ def best_peer(found: Mapping[str, Sequence[Entry]], *, at: float | None = None) 
     if not peers:
         return None
     if at is None:
-        return min(((name, tokens_to_level(found[name])[1]) for name in peers), key=lambda pair: pair[1])
+        # Of those whose median run never came there, the one whose better runs came there first.
+        nearest = min(peers, key=lambda name: tokens_to_level(found[name])[1::-1])
+        return nearest, tokens_to_level(found[nearest])[1]
     return max(((name, shares_at(found[name], at)[1]) for name in peers), key=lambda pair: pair[1])
 
 
